@@ -1,0 +1,3 @@
+"""rtkit: a study kit on robust transfer learning."""
+
+__version__ = "0.1.0"

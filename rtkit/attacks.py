@@ -1,0 +1,180 @@
+"""Attacks: how to find, within a threat model, the image that a network gets most wrong."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rtkit.threat import ThreatModel
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each image, in nats. Shape: (N, K), (N,) -> (N,)."""
+    return F.cross_entropy(logits.float(), y, reduction="none")
+
+
+def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Best wrong logit minus the right one: positive where the image is misclassified. Shape: (N, K), (N,) -> (N,).
+
+    Unlike the cross-entropy it does not flatten out where a network is very sure (Carlini & Wagner 2017, section VI).
+    """
+    logits = logits.float()
+    right = logits.gather(1, y[:, None])[:, 0]  # (N,)
+    wrong = logits.scatter(1, y[:, None], -torch.inf).amax(1)  # (N,)
+    return wrong - right
+
+
+@contextmanager
+def frozen(model: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
+    """Lend a network to an attack: parameters take no gradient, running statistics stay bit-identical, modes return.
+
+    Args:
+        batch_statistics: BatchNorm normalises by the batch it sees, as in training, instead of by its running
+            statistics. For attacks inside a training step, where the running statistics lag behind.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)] if batch_statistics else []
+    tracked = [module.track_running_stats for module in norms]
+    model.eval()
+    model.requires_grad_(False)
+    for module in norms:  # in this combination torch uses the batch and leaves the buffers alone
+        module.training, module.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for module, track in zip(norms, tracked, strict=True):
+            module.track_running_stats = track
+        for module, mode in modes:
+            module.training = mode
+        for parameter, want in wanted:
+            parameter.requires_grad_(want)
+
+
+def gradient(model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each image's loss and its gradient with respect to that image. Shape: (N, ...), (N,) -> (N,), (N, ...)."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = loss(model(x), y)
+        # The sum keeps every image's gradient its own; a mean would shrink it towards underflow in bfloat16.
+        (grad,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), grad
+
+
+def fgsm(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: ThreatModel, *, loss: Loss = cross_entropy
+) -> torch.Tensor:
+    """Fast gradient (sign) method: one step as long as the ball allows. Goodfellow et al. 2015, section 4.
+
+    Shape:
+        x (N, C, H, W) in [0, 1], y (N,) -> (N, C, H, W) in [0, 1].
+    """
+    return pgd(model, x, y, threat, steps=1, step_size=threat.eps, random_start=False, keep_best=False, loss=loss)
+
+
+def n_fgsm(
+    model: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: ThreatModel,
+    *,
+    noise: float = 2.0,
+    generator: torch.Generator | None = None,
+    batch_statistics: bool = True,
+) -> torch.Tensor:
+    """Noisy FGSM: strong noise, then one full step, and no projection onto the ball. For training, not for testing.
+
+    The result may leave the ball by `noise` radii; clipping it there is what makes plain FGSM training collapse.
+
+    Args:
+        noise: radius of the noise as a multiple of eps.
+        batch_statistics: see `frozen`.
+
+    Shape:
+        x (N, C, H, W) in [0, 1], y (N,) -> (N, C, H, W) in [0, 1].
+
+    Reference: de Jorge et al. 2022, section 4.
+    """
+    start = (x + noise * threat.random_start(x, generator)).clamp(0, 1)
+    with frozen(model, batch_statistics=batch_statistics):
+        _, grad = gradient(model, start, y, cross_entropy)
+    return (start + threat.ascend(grad, threat.eps)).clamp(0, 1)
+
+
+def pgd(
+    model: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: ThreatModel,
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    keep_best: bool = True,
+    loss: Loss = cross_entropy,
+    generator: torch.Generator | None = None,
+    batch_statistics: bool = False,
+) -> torch.Tensor:
+    """Projected gradient ascent: step uphill on the loss, return to the ball and to [0, 1], repeat.
+
+    Args:
+        step_size: length of a step in pixel values of [0, 1]; by default 2.5 eps / steps, so that the far side of the
+            ball can be reached from any start.
+        restarts: number of tries from fresh random starts; the worst result of each image counts.
+        random_start: begin at a random point of the ball instead of at the image.
+        keep_best: return, image by image, the point of the highest loss met on the way (the image itself included)
+            instead of the last one. More steps can then never lower an image's loss.
+        loss: (output of the model, y) -> (N,); the attack raises it. Any callable serves as the model, so a loss of
+            features is attacked in the same way.
+        generator: source of the random starts. One start is drawn per restart, so a run with more steps has the same.
+        batch_statistics: see `frozen`.
+
+    Shape:
+        x (N, C, H, W) in [0, 1], y (N,) -> (N, C, H, W) in [0, 1], within eps of x.
+
+    Raises:
+        ValueError: pixels outside [0, 1], or steps or restarts below one.
+
+    Reference: Madry et al. 2018, section 2.1.
+    """
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
+    # Inside a training step the check would make the host wait for the device.
+    if not batch_statistics and x.numel() and not 0 <= float(x.amin()) <= float(x.amax()) <= 1:
+        raise ValueError(f"pixels must lie in [0, 1], got [{float(x.amin()):.3g}, {float(x.amax()):.3g}]")
+    x = x.detach()
+    step_size = 2.5 * threat.eps / steps if step_size is None else step_size
+    best, best_loss = x, torch.full((len(x),), -torch.inf, device=x.device)
+
+    def remember(candidate: torch.Tensor, value: torch.Tensor) -> None:
+        nonlocal best, best_loss
+        better = value > best_loss  # (N,)
+        best = torch.where(better.view(-1, *[1] * (x.dim() - 1)), candidate.detach(), best)
+        best_loss = torch.where(better, value, best_loss)
+
+    with frozen(model, batch_statistics=batch_statistics) if isinstance(model, nn.Module) else torch.enable_grad():
+        if keep_best:
+            remember(x, _loss(model, x, y, loss))
+        for _ in range(restarts):
+            delta = threat.random_start(x, generator) if random_start else torch.zeros_like(x)
+            point = (x + delta).clamp(0, 1)
+            for _ in range(steps):
+                value, grad = gradient(model, point, y, loss)
+                if keep_best:
+                    remember(point, value)
+                delta = threat.project(point - x + threat.ascend(grad, step_size))
+                point = (x + delta).clamp(0, 1)
+            if keep_best or restarts > 1:
+                remember(point, _loss(model, point, y, loss))
+    return best if keep_best or restarts > 1 else point.detach()
+
+
+@torch.no_grad()
+def _loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss) -> torch.Tensor:
+    return loss(model(x), y)

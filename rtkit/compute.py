@@ -1,0 +1,92 @@
+"""Where and how tensors are computed: device, number format, threads."""
+
+import json
+import time
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+from rtkit.store import RUNS, write_atomically
+
+
+@cache
+def device() -> torch.device:
+    """The device everything runs on: the first GPU if there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _has_bf16_units() -> bool:
+    # Private names, so a torch release without them simply means float32.
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def _seconds(dtype: torch.dtype | None) -> float:
+    """Fastest of four small convolutions, forward and backward, in the given format."""
+    x = torch.rand(64, 16, 16, 16).contiguous(memory_format=torch.channels_last)
+    weights = [torch.rand(16, 16, 3, 3).requires_grad_() for _ in range(4)]
+    best = float("inf")
+    for _ in range(6):
+        start, y = time.perf_counter(), x
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            for weight in weights:
+                y = F.relu(F.conv2d(y, weight, padding=1))
+        y.float().sum().backward()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+@cache
+def bf16() -> bool:
+    """Whether to compute in bfloat16 here: on a GPU that has it, or on a processor that has it and proves faster.
+
+    Processors without the units emulate the format up to hundreds of times slower, so a timed probe decides; its
+    verdict is kept under runs/, where deleting `bf16.json` repeats it.
+    """
+    if device().type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if not _has_bf16_units():
+        return False
+    path = RUNS / "bf16.json"
+    machine = {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
+    try:
+        known = json.loads(path.read_text())
+        if {key: known[key] for key in machine} == machine:
+            return known["faster"]
+    except (OSError, ValueError, KeyError):
+        pass
+    faster = _seconds(torch.bfloat16) < 0.9 * _seconds(None)
+    write_atomically(path, json.dumps(machine | {"faster": faster}).encode())
+    return faster
+
+
+def kind() -> str:
+    """Device and number format as a word for cache keys and records, such as "cpu-bf16"."""
+    return f"{device().type}-{'bf16' if bf16() else 'fp32'}"
+
+
+@contextmanager
+def autocast():
+    """Compute what is inside in bfloat16 where that is faster, else in float32."""
+    with torch.autocast(device().type, torch.bfloat16, enabled=bf16()):
+        yield
+
+
+def to_pixels(x: torch.Tensor) -> torch.Tensor:
+    """Move uint8 images to the device as pixels in [0, 1]. Shape: (N, 3, H, W) uint8 -> the same in float32."""
+    return (x.to(device()).float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def stopwatch():
+    """Yield a function that tells the seconds since entry, pending work of the device included."""
+    start = time.perf_counter()
+
+    def seconds() -> float:
+        if device().type == "cuda":
+            torch.cuda.synchronize()
+        return round(time.perf_counter() - start, 3)
+
+    yield seconds

@@ -1,0 +1,1 @@
+"""Images, drawn or read, as uint8 tensors."""

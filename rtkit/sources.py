@@ -1,0 +1,71 @@
+"""Source networks: trained once, kept under a key, handed to every study."""
+
+from dataclasses import dataclass
+
+import torch
+
+from rtkit import compute, evaluation, methods, models, store
+from rtkit.data import glyphs
+from rtkit.data.glyphs import Images, World
+from rtkit.presets import Preset
+from rtkit.training import train
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source network: everything that decides its weights.
+
+    Args:
+        kind: see `methods.source`.
+        source_eps: training radius, l-infinity, for pixels in [0, 1].
+        seed: the replicate; redraws training images and initialisation.
+        steps: SGD steps; lr: peak learning rate.
+    """
+
+    kind: str
+    source_eps: float
+    seed: int
+    world: World
+    width: int
+    n_source: int
+    steps: int
+    lr: float
+
+    @classmethod
+    def of(cls, preset: Preset, kind: str, source_eps: float, seed: int, world: World | None = None) -> "Source":
+        """A source network with the budget of a preset, in its world or another."""
+        budget = (preset.width, preset.n_source, preset.source_steps, preset.source_lr)
+        return cls(kind, source_eps, seed, world or preset.world, *budget)
+
+    def images(self, split: str = "train", n: int | None = None) -> Images:
+        """The first n images (by default as many as it was trained on) of the task the network learned."""
+        return glyphs.source(self.world, n or self.n_source, self.seed, split=split)
+
+    def load(self) -> tuple[models.Network, dict]:
+        """Return the network in eval mode and the facts of its training; train it if it is not in the cache.
+
+        The facts are `seconds`, `gradients`, `watch` and `collapsed` (see `training.History`), and `mean` and `std` of
+        each feature over the first 2,000 training images, by which probes standardise.
+        """
+        state, facts = store.network({"source": self, "compute": compute.kind()}, self._train)
+        net = models.create(len(glyphs.SOURCE_LETTERS), self.width, self.seed)
+        net.load_state_dict(state)
+        return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts
+
+    def _train(self) -> tuple[dict, dict]:
+        images = self.images()
+        net = models.create(len(glyphs.SOURCE_LETTERS), self.width, self.seed)
+        held_out = glyphs.source(self.world, 128, self.seed + 10**6)
+        with compute.stopwatch() as seconds:
+            history = train(
+                net,
+                images,
+                methods.source(self.kind, self.source_eps, self.steps, self.lr),
+                self.seed,
+                held_out=held_out,
+            )
+        spent = seconds()
+        found = evaluation.features(net, images[:2000])
+        facts = {"seconds": spent, "gradients": history.gradients, "watch": history.watch}
+        facts |= {"collapsed": history.collapsed, "mean": found.mean(0).tolist(), "std": found.std(0).tolist()}
+        return net.state_dict(), facts

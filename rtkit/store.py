@@ -1,0 +1,197 @@
+"""What has been computed, on disk: cached cells and networks, and the records of whole studies.
+
+A key is a hash of everything that decides a result: its configuration, the code that computes it, device and number
+format. Nothing is ever invalidated by hand; another key is simply another file.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import filelock
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+PACKAGE = Path(__file__).parent
+ROOT = PACKAGE.parent
+RUNS = Path(os.environ.get("RTKIT_RUNS") or (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "runs")
+RESULTS = ROOT / "results"
+
+SOURCE_MODULES = (
+    *("data/glyphs", "threat", "attacks", "models", "training", "compute", "methods", "evaluation", "sources"),
+)
+CELL_MODULES = (*SOURCE_MODULES, "data/targets", "probe")
+
+
+class DamagedFile(Warning):
+    """A cached file could not be trusted; it is set aside and computed again."""
+
+
+@cache
+def code_hash(modules: tuple[str, ...]) -> str:
+    """Hash what the given modules do: their syntax without comments and docstrings, so prose costs no recomputation."""
+    digest = hashlib.sha256()
+    for name in modules:
+        tree = ast.parse((PACKAGE / f"{name}.py").read_bytes())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                    body[0].value.value = ""
+        digest.update(f"{name}\n{ast.unparse(tree)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _plain(value):
+    if is_dataclass(value):
+        return {"type": type(value).__name__} | asdict(value)
+    raise TypeError(f"{value!r} cannot be part of a cache key")
+
+
+def to_json(value) -> str:
+    """Write a configuration as JSON: dataclasses as objects, keys sorted, so that equal configurations hash alike."""
+    return json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False)
+
+
+def key(config: dict, modules: tuple[str, ...]) -> str:
+    """The cache key of a configuration computed by the given modules."""
+    return hashlib.sha256(f"{to_json(config)}\n{code_hash(modules)}".encode()).hexdigest()[:24]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write under a temporary name, then rename: a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _cached(path: Path, read: Callable, compute: Callable, write: Callable):
+    """Read `path`, or compute and write it; of two processes that want the same file one computes, the other waits."""
+
+    def attempt():
+        try:
+            return read(path)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+            warnings.warn(f"{path} is damaged ({error}); computing it again", DamagedFile, stacklevel=4)
+            path.unlink(missing_ok=True)
+            return None
+
+    value = attempt()
+    if value is not None:
+        return value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{path}.lock"):
+        value = attempt() if path.exists() else None
+        if value is None:
+            value = compute()
+            write_atomically(path, write(value))
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    return value
+
+
+def _seal(payload: str) -> bytes:
+    return f"{hashlib.sha256(payload.encode()).hexdigest()}\n{payload}".encode()
+
+
+def _unseal(path: Path) -> dict:
+    seal, _, payload = path.read_text().partition("\n")
+    if hashlib.sha256(payload.encode()).hexdigest() != seal:
+        raise ValueError("its checksum does not match")
+    return json.loads(payload)
+
+
+def cell_path(study: str, config: dict, modules: tuple[str, ...]) -> Path:
+    """Where the cell of this study with this configuration lives."""
+    return RUNS / "cells" / study / f"{key(config, modules)}.json"
+
+
+def cell(study: str, config: dict, modules: tuple[str, ...], compute: Callable[[], list[dict]]) -> list[dict]:
+    """Return the rows of one cell of a study, computed at most once.
+
+    Args:
+        config: everything but code that decides the rows, device kind included.
+        modules: the rtkit modules whose code decides them.
+        compute: makes the rows; called without a cache only.
+    """
+
+    def write(rows):
+        return _seal(to_json({"config": config, "code": code_hash(modules), "rows": rows}))
+
+    return _cached(cell_path(study, config, modules), lambda path: _unseal(path)["rows"], compute, write)
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def network(config: dict, compute: Callable[[], tuple[dict, dict]]) -> tuple[dict[str, torch.Tensor], dict]:
+    """Return a trained network's (state_dict, facts about its training), trained at most once.
+
+    Args:
+        compute: trains it and returns both; the facts must be plain JSON values.
+    """
+    path = RUNS / "networks" / f"{key(config, SOURCE_MODULES)}.safetensors"
+
+    def read(path):
+        if not path.exists():
+            raise FileNotFoundError(path)
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata()
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if _digest(state) != meta["digest"]:
+            raise ValueError("its checksum does not match")
+        return state, json.loads(meta["facts"])
+
+    def write(value):
+        state = {name: tensor.cpu().contiguous() for name, tensor in value[0].items()}
+        meta = {"config": to_json(config), "facts": to_json(value[1]), "digest": _digest(state)}
+        return save(state, meta | {"code": code_hash(SOURCE_MODULES)})
+
+    return _cached(path, read, compute, write)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything a number may depend on."""
+    out = {"python": platform.python_version(), "platform": platform.machine()}
+    for name in ("torch", "numpy", "pillow", "scikit-learn", "matplotlib"):
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "absent"
+    return out
+
+
+def save_record(preset: str, study: str, record: dict, folder: Path | None = None) -> Path:
+    """Write the record of one study at one preset (verdicts, seeds, code, versions, machine) and return its path."""
+    path = (folder or RUNS / "records") / preset / f"{study}.json"
+    facts = {"preset": preset, "study": study, "versions": versions(), "argv": Path(sys.argv[0]).name}
+    write_atomically(path, (json.dumps(facts | record, indent=1, default=_plain, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+def load_records(preset: str, folder: Path | None = None) -> dict[str, dict]:
+    """Read all records of a preset, by study. Missing ones are simply not there."""
+    paths = sorted(((folder or RUNS / "records") / preset).glob("*.json"))
+    return {path.stem: json.loads(path.read_text()) for path in paths}

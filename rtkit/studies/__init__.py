@@ -1,0 +1,54 @@
+"""The studies: one module per notebook, each making that notebook's whole frame, cell by cell, without Jupyter."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import torch
+from tqdm import tqdm
+
+from rtkit import compute
+
+
+def workers() -> int:
+    """How many processes share independent cells: one a core, or one alone where a GPU does the work."""
+    if compute.device().type == "cuda":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _prepare_worker() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def spread(function: Callable, tasks: Sequence, title: str) -> list:
+    """Call `function(task)` for every task, one process a core with one thread each, under one progress bar.
+
+    Results come in the order of the tasks. An error or an interrupt stops what has not begun and is raised; what was
+    finished by then stays in the cache.
+    """
+    count = min(workers(), len(tasks))
+    with tqdm(total=len(tasks), desc=title) as bar:
+        if count <= 1:
+            return [result for result in map(function, tasks) if bar.update() or True]
+        compute.bf16()  # one timed probe before every worker wants one
+        before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = "1"  # children read it when they import torch
+        try:
+            with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare_worker) as pool:
+                futures = [pool.submit(function, task) for task in tasks]
+                try:
+                    for future in as_completed(futures):
+                        future.result()
+                        bar.update()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                return [future.result() for future in futures]
+        finally:
+            if before is None:
+                del os.environ["OMP_NUM_THREADS"]
+            else:
+                os.environ["OMP_NUM_THREADS"] = before
