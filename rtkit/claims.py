@@ -45,7 +45,7 @@ class Interval:
 class Verdict:
     """What the kit's own experiment says about a claim.
 
-    `verdict` is "supported", "contradicted", "inconclusive" or "not_judged"; `reason` says why, where that needs saying.
+    `verdict` is "supported", "contradicted", "inconclusive" or "not_judged"; `reason` says why, where it needs saying.
     """
 
     claim: str
@@ -126,10 +126,10 @@ def judge(
     """Judge one claim on a study's frame.
 
     Args:
-        effect: frame of one replicate -> number, or one number per part of a conjunction, in the claim's unit. A KeyError
-            means that the frame lacks what it needs.
-        arms: frame of one replicate -> the accuracies that the effect compares, in percent. Where all of them, averaged
-            over replicates, lie beyond 95 or below 5 there is nothing to compare: not judged (saturated).
+        effect: frame of one replicate -> number, or one number per part of a conjunction, in the claim's unit. A
+            KeyError means that the frame lacks what it needs.
+        arms: frame of one replicate -> the accuracies that the effect compares, in percent. Where all of them,
+            averaged over replicates, lie beyond 95 or below 5 there is nothing to compare: not judged (saturated).
         failed_controls: names of the study's controls that do not hold; any of them stops the judgement.
         collapsed: replicates whose training collapsed; they count, and cap the verdict at inconclusive.
     """
@@ -190,7 +190,7 @@ def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], stu
 
 
 def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """The scorecard as a table for people: claim, scope, the paper's number, ours with its interval, verdict, reason."""
+    """The scorecard for people: claim, scope, the paper's number, ours with its interval, verdict, reason."""
     rows = []
     for verdict in verdicts:
         ours = "" if verdict.effect is None else f"{verdict.effect:+.1f} [{verdict.low:+.1f}, {verdict.high:+.1f}]"

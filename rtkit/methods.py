@@ -34,8 +34,8 @@ def source(kind: str, source_eps: float, steps: int, lr: float) -> tuple[Phase, 
     return () if kind == "untrained" else (Phase(steps=steps, lr=lr, adversary=adversary),)
 
 
-# How much of a network each protocol trains: the number of last residual blocks, None for all of them. Frozen parts keep
-# their weights while their BatchNorm statistics follow the target, as in both papers' code.
+# How much of a network each protocol trains: the number of last residual blocks, None for all of them. Frozen parts
+# keep their weights while their BatchNorm statistics follow the target, as in both papers' code.
 PROTOCOLS = {
     "fixed_feature": ("source", 0),
     "last_block": ("source", 1),

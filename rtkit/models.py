@@ -1,5 +1,7 @@
 """Networks: normalisation, a backbone that shows its stages, and a linear head."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -45,7 +47,7 @@ class Network(nn.Module):
         widths = [width, width, 2 * width, 4 * width]
         self.backbone = nn.ModuleList(
             nn.Sequential(Block(inputs, outputs, 1 if k == 0 else 2), Block(outputs, outputs, 1))
-            for k, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+            for k, (inputs, outputs) in enumerate(pairwise(widths))
         )
         self.head = nn.Linear(widths[-1], classes)
         for module in self.modules():

@@ -1,6 +1,6 @@
 """The presets: which world, which network, which budget. Every notebook takes one by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rtkit.data.glyphs import World
 
@@ -30,7 +30,7 @@ class Preset:
     source_lr: float = 0.2
     steps: int = 80
     batch_size: int = 50
-    world: World = World()
+    world: World = field(default_factory=World)
 
 
 PRESETS = {

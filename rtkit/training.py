@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -61,8 +62,8 @@ class Phase:
         lr: peak learning rate of the one-cycle schedule (Smith & Topin 2019).
         batch_size: images a step, at most as many as there are.
         trainable: how many of the last residual blocks learn beside the head; None trains everything.
-        batchnorm: "adapt" lets the normalisation layers of frozen parts follow the target's statistics, as both transfer
-            papers do; "frozen" keeps them in eval mode.
+        batchnorm: "adapt" lets the normalisation layers of frozen parts follow the target's statistics, as both
+            transfer papers do; "frozen" keeps them in eval mode.
         adversary: what replaces x by x'; None trains on x.
         averaging: share of the phase, at its end, over which weights are averaged once an epoch (Izmailov et al. 2018).
     """
@@ -99,8 +100,8 @@ class History:
 
     @property
     def collapsed(self) -> bool:
-        """Whether PGD accuracy fell by 20 points or more within an epoch (catastrophic overfitting, Wong et al. 2020)."""
-        return any(before - after >= 0.2 for before, after in zip(self.watch, self.watch[1:], strict=False))
+        """Whether PGD accuracy fell by 20 points within an epoch (catastrophic overfitting, Wong et al. 2020)."""
+        return any(before - after >= 0.2 for before, after in pairwise(self.watch))
 
 
 def _train_mode(net: Network, phase: Phase, fixed) -> None:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 SOURCE_LETTERS = "ABCDEFGHJKLMNPRSTUYZ"
-# Neither list holds a letter that is nearly a scaled copy of a source letter (as Λ is of A, or o of O): a test measures it.
+# Neither list holds a letter that is nearly a scaled copy of a source letter (as Λ is of A): a test measures it.
 GREEK_LETTERS = "ΘΞΣΦΨΩβδλξ"
 LOWER_LETTERS = "abdeghnqrt"
 

@@ -16,7 +16,7 @@ POOL, VALIDATION, TEST = 900, 300, 597  # images; together the 1,797 digits that
 LOW_RESOLUTION = 12  # pixels; the gratings, of wavelength 3.2 and 4.4 at 32 pixels, do not survive it
 
 NAMES = {
-    "digits": "1,797 real handwritten digits, 8 x 8 pixels enlarged to 24 x 24 in a frame of 32: a very low-resolution target",
+    "digits": "1,797 real handwritten digits, 8 x 8 pixels enlarged to 24 x 24 in a frame of 32: very low resolution",
     "digits_textured": "the same digits, each with the texture of its class: a target with a fine cue of its own",
     "digits_textured_low": f"the textured digits reduced to {LOW_RESOLUTION} pixels and enlarged again",
     "digits_low": f"the digits reduced to {LOW_RESOLUTION} pixels and enlarged again",

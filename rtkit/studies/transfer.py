@@ -27,7 +27,8 @@ class Plan:
     """How much of the study a preset runs.
 
     Args:
-        eps: radii of the robust sources; n_train: sizes of the target subset, the first the one for single-size contrasts.
+        eps: radii of the robust sources.
+        n_train: sizes of the target subset; contrasts at a single size use the first.
         amplitudes, reliabilities, phase_seeds: the grid of worlds of the phase diagram and its replicates.
         extended: every protocol at every size for every robust source, instead of the core.
     """

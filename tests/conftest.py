@@ -1,0 +1,46 @@
+"""Shared fixtures: every test computes in a folder of its own and leaves the checkout untouched."""
+
+import os
+import tempfile
+
+os.environ["RTKIT_RUNS"] = tempfile.mkdtemp(prefix="rtkit-tests-")  # before rtkit is imported anywhere
+
+import pytest
+import torch
+from torch import nn
+
+
+class Linear(nn.Module):
+    """Logits [w . x + b, 0] for images of three pixels: every attack on it can be done on paper."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([2.0, -1.0, 0.0]))
+
+    def forward(self, x):
+        score = x.flatten(1) @ self.weight
+        return torch.stack([score, torch.zeros_like(score)], 1)
+
+
+@pytest.fixture
+def linear() -> Linear:
+    return Linear().eval()
+
+
+@pytest.fixture
+def small_net():
+    """A narrow network with lively BatchNorm statistics, in eval mode."""
+    from rtkit import models
+
+    net = models.create(4, width=8, seed=0)
+    net.train()
+    with torch.no_grad():
+        for seed in range(3):
+            net(torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(seed)))
+    return net.eval()
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(16, 3, 32, 32, generator=generator), torch.randint(4, (16,), generator=generator)
