@@ -89,15 +89,17 @@ def log_odds(successes: float, n: int) -> float:
 
 
 def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of the mean over replicates.
+    """Student's t interval of the mean over replicates; a single replicate leaves it unbounded.
 
     Raises:
-        ValueError: fewer than two values.
+        ValueError: there are no values.
     """
     n = len(values)
-    if n < 2:
-        raise ValueError(f"an interval needs at least two replicates, got {n}")
+    if not n:
+        raise ValueError("an interval needs at least one replicate")
     mean = math.fsum(values) / n
+    if n == 1:
+        return Interval(mean, -math.inf, math.inf, 1)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
     return Interval(mean, mean - half, mean + half, n)

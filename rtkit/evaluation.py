@@ -1,6 +1,7 @@
 """How well a network does, clean and under attack, and whether the number can be believed."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
@@ -65,12 +66,21 @@ class Robustness:
         return asdict(self)
 
 
+def _broken(net, x, y, threat: ThreatModel, reduced: bool, options: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attack once; tell which images it breaks in float32, and which only seemed broken in reduced precision."""
+    with compute.autocast() if reduced else nullcontext():
+        attacked = attacks.pgd(net, x, y, threat, **options)
+        claimed = logits(net, attacked).argmax(1) != y
+    broken = logits(net, attacked).argmax(1) != y
+    return broken, claimed & ~broken
+
+
 def worst_case(
     net: Network, x: torch.Tensor, y: torch.Tensor, threat: ThreatModel, *, steps: int, generator: torch.Generator
 ) -> torch.Tensor:
     """Tell which images stay correct under every attack: PGD on the cross-entropy and on the margin.
 
-    Each attack sees only the images that survived the ones before. Attacks may run in bfloat16, decisions are made in
+    Each attack sees only the images that survived the one before. Attacks may run in bfloat16, decisions are made in
     float32, and an image that only rounding had broken is attacked once more in float32.
 
     Shape:
@@ -78,35 +88,25 @@ def worst_case(
     """
     robust = logits(net, x).argmax(1) == y
     for loss in (attacks.cross_entropy, attacks.margin):
-        for reduced in (True, False) if compute.bf16() else (False,):
-            left = robust.nonzero()[:, 0]
-            if not len(left):
-                return robust
-            options = {"steps": steps, "loss": loss, "generator": generator}
-            if reduced:
-                with compute.autocast():
-                    attacked = attacks.pgd(net, x[left], y[left], threat, **options)
-                    fooled = logits(net, attacked).argmax(1) != y[left]
-                broken = logits(net, attacked).argmax(1) != y[left]
-                robust[left[broken]] = False
-                reverted = left[fooled & ~broken]
-                if not len(reverted):
-                    break
-            else:
-                left = reverted if compute.bf16() else left
-                attacked = attacks.pgd(net, x[left], y[left], threat, **options)
-                robust[left] = logits(net, attacked).argmax(1) == y[left]
+        left = robust.nonzero()[:, 0]
+        if not len(left):
+            break
+        options = {"steps": steps, "loss": loss, "generator": generator}
+        broken, reverted = _broken(net, x[left], y[left], threat, compute.bf16(), options)
+        if reverted.any():
+            broken[reverted], _ = _broken(net, x[left][reverted], y[left][reverted], threat, False, options)
+        robust[left[broken]] = False
     return robust
 
 
 def robustness(
-    net: Network, images: Images, threat: ThreatModel, *, steps: int = 20, seed: int = 0, clean_drop: float = 0.05
+    net: Network, images: Images, threat: ThreatModel, *, steps: int = 20, seed: int = 0, vanishing: float = 0.05
 ) -> Robustness:
     """Measure clean accuracy and per-image worst-case robust accuracy, with self-checks.
 
     Args:
         steps: PGD steps of each attack, in eval mode, from one random start, step size 2.5 eps / steps.
-        clean_drop: share of vanishing gradients above which the result carries a warning.
+        vanishing: share of vanishing gradients above which the result carries a warning.
 
     Raises:
         ValueError: there are no images.
@@ -131,7 +131,7 @@ def robustness(
     found = []
     if all(probabilities):
         found.append("the network returns probabilities; attacks need logits")
-    if share["zero_gradients"] > clean_drop:
+    if share["zero_gradients"] > vanishing:
         found.append(f"{share['zero_gradients']:.0%} of the gradients vanish: the attacks are blind there")
     if share["large_eps"] > max(0.1, constant):
         found.append(f"accuracy is still {share['large_eps']:.0%} at eps = 0.5: the attacks do not work here")

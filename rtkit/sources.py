@@ -55,7 +55,7 @@ class Source:
     def _train(self) -> tuple[dict, dict]:
         images = self.images()
         net = models.create(len(glyphs.SOURCE_LETTERS), self.width, self.seed)
-        held_out = glyphs.source(self.world, 128, self.seed + 10**6)
+        held_out = glyphs.source(self.world, 64, self.seed + 10**6)
         with compute.stopwatch() as seconds:
             history = train(
                 net,

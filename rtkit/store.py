@@ -5,11 +5,11 @@ format. Nothing is ever invalidated by hand; another key is simply another file.
 """
 
 import ast
+import gzip
 import hashlib
 import json
 import os
 import platform
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import filelock
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -172,9 +173,18 @@ def network(config: dict, compute: Callable[[], tuple[dict, dict]]) -> tuple[dic
     return _cached(path, read, compute, write)
 
 
+def _processor() -> str:
+    """The processor's name, or where the system does not tell it, its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def versions() -> dict[str, str]:
-    """Versions of everything a number may depend on."""
-    out = {"python": platform.python_version(), "platform": platform.machine()}
+    """The machine, and the versions of everything a number may depend on."""
+    out = {"python": platform.python_version(), "machine": _processor(), "cores": str(os.cpu_count())}
     for name in ("torch", "numpy", "pillow", "scikit-learn", "matplotlib"):
         try:
             out[name] = version(name)
@@ -183,15 +193,25 @@ def versions() -> dict[str, str]:
     return out
 
 
-def save_record(preset: str, study: str, record: dict, folder: Path | None = None) -> Path:
-    """Write the record of one study at one preset (verdicts, seeds, code, versions, machine) and return its path."""
-    path = (folder or RUNS / "records") / preset / f"{study}.json"
-    facts = {"preset": preset, "study": study, "versions": versions(), "argv": Path(sys.argv[0]).name}
-    write_atomically(path, (json.dumps(facts | record, indent=1, default=_plain, ensure_ascii=False) + "\n").encode())
+def save_record(path: Path, record: dict) -> Path:
+    """Write the record of a study (verdicts, seeds, code, machine) beside the versions it ran with; return its path."""
+    text = json.dumps(record | {"versions": versions()}, indent=1, default=_plain, ensure_ascii=False)
+    write_atomically(path, f"{text}\n".encode())
     return path
 
 
-def load_records(preset: str, folder: Path | None = None) -> dict[str, dict]:
-    """Read all records of a preset, by study. Missing ones are simply not there."""
-    paths = sorted(((folder or RUNS / "records") / preset).glob("*.json"))
-    return {path.stem: json.loads(path.read_text()) for path in paths}
+def load_record(path: Path) -> dict:
+    """Read a record."""
+    return json.loads(path.read_text())
+
+
+def save_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as compressed CSV, the same bytes for the same frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_atomically(path, gzip.compress(text.encode(), mtime=0))
+
+
+def load_frame(path: Path) -> pd.DataFrame:
+    """Read a frame written by `save_frame`."""
+    return pd.read_csv(path)

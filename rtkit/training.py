@@ -125,7 +125,7 @@ def train(
 
     Args:
         seed: decides the order of the images and the adversary's randomness.
-        held_out: images for the collapse watch; 128 of them are attacked once an epoch of adversarial training.
+        held_out: images for the collapse watch; 64 of them are attacked once an epoch of adversarial training.
         measure: called on the network, in eval mode, after each step (counted over all phases) in `measure_at`.
 
     Raises:
@@ -201,7 +201,7 @@ def _check_finite(losses: torch.Tensor, epoch: int) -> None:
 
 
 def _watch(net: Network, held_out: Images, threat: ThreatModel) -> float:
-    x, y = compute.to_pixels(held_out.x[:128]), held_out.y[:128].to(compute.device())
+    x, y = compute.to_pixels(held_out.x[:64]), held_out.y[:64].to(compute.device())
     generator = torch.Generator(device=x.device).manual_seed(0)
     with compute.autocast(), torch.no_grad():
         attacked = attacks.pgd(net, x, y, threat, steps=5, keep_best=False, generator=generator)

@@ -60,7 +60,7 @@ def _source_rows(cell: Cell) -> Iterator[dict]:
     attacked = evaluation.robustness(net, images[:256], ATTACK, steps=10, seed=cell.seed)
     yield cell.row("robust_accuracy", attacked.robust, attacked.n_test)
     yield cell.row("self_check_warnings", len(attacked.warnings), attacked.n_test)
-    yield cell.row("collapsed", float(facts["collapsed"]), 128)
+    yield cell.row("collapsed", float(facts["collapsed"]), 64)
     x, shape, texture = glyphs.cue_conflict(cell.source.world, cell.n_test // 2, cell.seed)
     decided = evaluation.predictions(net, glyphs.Images(x, shape, images.classes))
     by_shape, by_texture = int((decided == shape).sum()), int((decided == texture).sum())

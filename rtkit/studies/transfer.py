@@ -1,11 +1,12 @@
 """Do robust features transfer better? The study behind notebook 01 (Salman et al. 2020, Utrera et al. 2021)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pandas as pd
 
-from rtkit import claims, presets
+from rtkit import claims, presets, store, studies
 from rtkit.claims import Verdict
 from rtkit.data.glyphs import World
 from rtkit.presets import Preset
@@ -15,6 +16,7 @@ from rtkit.studies.cells import Cell
 
 STUDY = "transfer"
 MAIN_EPS = 4 / 255  # the robust source of every main contrast
+PAIR = (0.0, MAIN_EPS)  # its radius and the standard source's
 SHAPES = ("digits", "lower", "greek")  # targets on which shape alone decides
 FINE = "digits_textured"  # the target with a fine cue of its own
 # Chosen on the validation images of seeds 100 and 101 from {0.03, 0.1, 0.3, 1} for either source; both chose the same.
@@ -33,7 +35,7 @@ class Plan:
         extended: every protocol at every size for every robust source, instead of the core.
     """
 
-    eps: tuple[float, ...] = (1 / 255, MAIN_EPS)
+    eps: tuple[float, ...] = (MAIN_EPS,)
     n_train: tuple[int, ...] = (100, 400, 900)
     amplitudes: tuple[float, ...] = ()
     reliabilities: tuple[float, ...] = ()
@@ -42,12 +44,12 @@ class Plan:
 
 
 PLANS = {
-    "smoke": Plan(eps=(MAIN_EPS,), n_train=(20, 40)),
+    "smoke": Plan(n_train=(20, 40)),
     "glyphs": Plan(),
     "glyphs-full": Plan(
         eps=(0.5 / 255, 1 / 255, 2 / 255, MAIN_EPS, 8 / 255),
         n_train=(100, 50, 200, 400, 900),
-        amplitudes=(0, 3 / 255, 6 / 255, 10 / 255, 15 / 255),
+        amplitudes=(0, 4 / 255, 10 / 255, 20 / 255),
         reliabilities=(0.7, 0.85, 0.95, 1.0),
         phase_seeds=(0, 1, 2),
         extended=True,
@@ -75,17 +77,19 @@ def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Cell]:
     for one in (standard, main):
         made += [cell(one, target, "last_stage", n) for target in SHAPES for n in sizes]
         made += [cell(one, target, "full_network", few) for target in SHAPES]
-        made += [Cell(STUDY, one, seed, target, "probe", (few, max(sizes))) for target in (*SHAPES, "textures")]
+        made += [Cell(STUDY, one, seed, target, "probe", (few,)) for target in SHAPES]
     made += [
         cell(main, target, protocol, few) for target in SHAPES[:2] for protocol in ("last_block", "last_two_stages")
     ]
     fixed = (*SHAPES, FINE, f"{FINE}_low", "textures")
     made += [cell(one, target, "fixed_feature", few) for one in (standard, *robust) for target in fixed]
-    made += [cell(noise, target, protocol, few) for target in SHAPES for protocol in ("fixed_feature", "last_stage")]
+    made += [
+        cell(noise, target, protocol, few) for target in SHAPES[:2] for protocol in ("fixed_feature", "last_stage")
+    ]
     made += [cell(one, target, "fixed_feature", few) for one in (untrained, other) for target in SHAPES[:2]]
-    made += [cell(standard, target, "scratch", few) for target in SHAPES]
+    made += [cell(standard, target, "scratch", few) for target in SHAPES[:2]]
     if plan.extended:
-        every = [one for one in (standard, *robust) if one.source_eps in (0, 1 / 255, MAIN_EPS, 8 / 255)]
+        every = [one for one in (standard, *robust) if one.source_eps in (0, MAIN_EPS, 8 / 255)]
         made += [cell(one, target, "last_stage", n) for one in every for target in SHAPES for n in sizes]
         made += [cell(one, target, "fixed_feature", n) for one in (standard, main) for target in SHAPES for n in sizes]
         made += [cell(one, target, "full_network", max(sizes)) for one in (standard, main) for target in SHAPES]
@@ -155,15 +159,20 @@ def core(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[same & (frame.seed == frame.source_seed)]
 
 
+def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
+    """The rows whose columns have the given values; a tuple as a value means any of its members."""
+    for column, value in where.items():
+        frame = frame[frame[column].isin(value) if isinstance(value, tuple) else frame[column] == value]
+    return frame
+
+
 def score(frame: pd.DataFrame, source: str, metric: str = "clean_accuracy", **where) -> float:
-    """Mean of a metric over all matching rows, in percent; a tuple as a value means any of its members.
+    """Mean of a metric over all matching rows (see `pick`), in percent.
 
     Raises:
         KeyError: no row matches.
     """
-    found = frame[(frame.source == source) & (frame.metric == metric)]
-    for column, value in where.items():
-        found = found[found[column].isin(value) if isinstance(value, tuple) else found[column] == value]
+    found = pick(frame, source=source, metric=metric, **where)
     if not len(found):
         raise KeyError(f"no {metric} of source {source!r} at {where}")
     return 100 * found.value.mean()
@@ -178,6 +187,17 @@ def gain(frame: pd.DataFrame, eps: float = MAIN_EPS, **where) -> float:
     """Robust minus standard source, in points."""
     robust, standard = arms(frame, eps, **where)
     return robust - standard
+
+
+def gain_interval(frame: pd.DataFrame, eps: float = MAIN_EPS, **where) -> claims.Interval:
+    """The gain over the replicates of the default world, in points, with its 95 % interval."""
+    return claims.interval([gain(part, eps, **where) for _, part in core(frame).groupby("seed")])
+
+
+def effect_interval(frame: pd.DataFrame, claim: str, part: str = "") -> claims.Interval:
+    """A claim's effect (or one part of it) over the replicates, whatever its verdict."""
+    values = [EFFECTS[claim](replicate) for _, replicate in core(frame).groupby("seed")]
+    return claims.interval([value[part] if part else value for value in values])
 
 
 def best_eps(frame: pd.DataFrame, **where) -> float:
@@ -271,6 +291,16 @@ ARMS = {
 }
 
 
+def phase(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the phase diagram compares: fixed features, digits and lower case, the smallest common n."""
+    seeds = tuple(frame[frame.shape_reliability != World().shape_reliability].seed.unique()) or tuple(
+        frame.seed.unique()
+    )
+    rows = pick(frame, method="fixed_feature", metric="clean_accuracy", target=SHAPES[:2], source_eps=PAIR, seed=seeds)
+    rows = pick(rows[rows.seed == rows.source_seed], source=("standard", "robust"))
+    return pick(rows, n_train=PLANS["glyphs-full"].n_train[0]) if len(rows.n_train.unique()) > 1 else rows
+
+
 @dataclass(frozen=True)
 class Control:
     """A check on the experiment itself: what must hold, whether it does, and the interval that says so."""
@@ -330,3 +360,14 @@ def verdicts(frame: pd.DataFrame, preset: str) -> dict[str, Verdict]:
         name: claims.judge(claims.load()[name], effect, main, arms=ARMS.get(name), **options)
         for name, effect in EFFECTS.items()
     }
+
+
+def publish(frame: pd.DataFrame, preset: str, folder: Path | None = None) -> dict[str, Verdict]:
+    """Judge the frame, keep it with its record (by default under runs/) and return the verdicts by claim."""
+    found = verdicts(frame, preset)
+    record = {"code": store.code_hash((*cells.MODULES, "studies/transfer", "claims"))}
+    record |= {"verdicts": {name: verdict.to_dict() for name, verdict in found.items()}, "collapsed": collapsed(frame)}
+    if len(frame.seed.unique()) > 1:
+        record |= {"controls": [asdict(control) for control in controls(frame)]}
+    studies.publish(STUDY, preset, frame, record, folder)
+    return found

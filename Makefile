@@ -1,0 +1,34 @@
+# make reproduce   from a fresh checkout to the scorecard        make lab    JupyterLab on the notebooks
+# make test        the tests                                     make lint   ruff
+#
+# PYTHON chooses the interpreter (3.11 or newer), PRESET the world and budget (smoke, glyphs, glyphs-full).
+
+PYTHON ?= python3
+PRESET ?= glyphs
+BIN := .venv/bin
+
+.PHONY: reproduce test lab lint clean
+
+reproduce: .venv/ready
+	$(BIN)/rtkit run --preset $(PRESET)
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lab: .venv/ready
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=. notebooks/01_robust_features_transfer.ipynb
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Rebuilt when what is to be installed changes; a half-finished installation leaves no mark and is taken up again.
+.venv/ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "rtkit needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,65 @@
+"""Sentences computed from a run, so that a notebook reads true whichever way its results fall."""
+
+import math
+
+import pandas as pd
+
+from rtkit.claims import Interval, Verdict, load
+
+
+def number(interval: Interval, unit: str = "points") -> str:
+    """An effect with its interval, such as "+3.1 points [+1.0, +5.2]"."""
+    if math.isinf(interval.low):
+        return f"{interval.effect:+.1f} {unit} in a single replicate, which says nothing about its error"
+    return f"{interval.effect:+.1f} {unit} [{interval.low:+.1f}, {interval.high:+.1f}]"
+
+
+def compare(interval: Interval, first: str = "the robust source", second: str = "the standard source") -> str:
+    """Who is ahead, or that the two cannot be told apart, with the numbers."""
+    if interval.low > 0:
+        return f"{first} is **ahead** of {second}: {number(interval)}"
+    if interval.high < 0:
+        return f"{first} is **behind** {second}: {number(interval)}"
+    return f"{first} and {second} are **not told apart**: {number(interval)}"
+
+
+def change(interval: Interval, what: str) -> str:
+    """Whether something grows, shrinks or does not clearly do either, with the numbers."""
+    word = "**grows**" if interval.low > 0 else "**shrinks**" if interval.high < 0 else "**does not clearly change**"
+    return f"{what} {word}: {number(interval)}"
+
+
+def verdict(found: Verdict) -> str:
+    """A verdict as a paragraph: the claim, what we found, in which scope, and what the paper reports."""
+    claim = load()[found.claim]
+    heading = f"**{found.claim}** ({claim.paper}). {claim.statement}"
+    if found.verdict == "not_judged":
+        return f"{heading}\n\n> Not judged: {found.reason.replace('_', ' ')}. The paper: {claim.paper_effect}."
+    ours = number(Interval(found.effect, found.low, found.high, found.replicates), claim.unit)
+    word = {
+        "supported": "**Supported**: the mechanism shows in this world",
+        "contradicted": "**Contradicted** in this world",
+        "inconclusive": "**Inconclusive**: the interval holds the margin",
+    }[found.verdict]
+    note = f" ({found.reason})" if found.reason else ""
+    facts = f"{ours}, margin {claim.margin:g}, {found.replicates} replicates"
+    return f"{heading}\n\n> {word}{note}: {facts}. The paper: {claim.paper_effect}."
+
+
+def phase(table: pd.DataFrame) -> str:
+    """What the phase diagram shows, from `plots.summary` of the gain by texture amplitude and shape reliability."""
+    if len(table) < 2:
+        return "A single world makes no phase diagram; the sweep is part of the preset `glyphs-full`."
+    off = (table.texture_amplitude == 0) | (table.shape_reliability == 1)
+    ahead, behind = table.low > 0, table.high < 0
+    parts = [
+        f"Of {len(table)} worlds the robust source is clearly ahead in {ahead.sum()} and clearly behind in {behind.sum()}."
+    ]
+    if off.any() and not off.all():
+        clear = (ahead | behind)[off].sum()
+        parts.append(
+            f"In the {off.sum()} worlds with an off-switch thrown its lead is {table['mean'][off].mean():+.1f} points on "
+            f"average and clearly different from zero in {clear}; in the other {(~off).sum()} it is "
+            f"{table['mean'][~off].mean():+.1f} points on average."
+        )
+    return " ".join(parts)
