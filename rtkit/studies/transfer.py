@@ -30,7 +30,7 @@ class Plan:
 
     Args:
         eps: radii of the robust sources.
-        n_train: sizes of the target subset; contrasts at a single size use the first.
+        n_train: sizes of the target subset; contrasts at a single size use the first, the learning curve the second.
         amplitudes, reliabilities, phase_seeds: the grid of worlds of the phase diagram and its replicates.
         extended: every protocol at every size for every robust source, instead of the core.
     """
@@ -48,7 +48,7 @@ PLANS = {
     "glyphs": Plan(),
     "glyphs-full": Plan(
         eps=(0.5 / 255, 1 / 255, 2 / 255, MAIN_EPS, 8 / 255),
-        n_train=(100, 50, 200, 400, 900),
+        n_train=(100, 400, 50, 200, 900),
         amplitudes=(0, 4 / 255, 10 / 255, 20 / 255),
         reliabilities=(0.7, 0.85, 0.95, 1.0),
         phase_seeds=(0, 1, 2),
@@ -65,7 +65,7 @@ def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Cell]:
 
     def cell(source: Source, target: str, protocol: str, n: int) -> Cell:
         budget = {"steps": preset.steps, "batch_size": preset.batch_size, "lr": LEARNING_RATES[protocol]}
-        early = protocol == "last_stage" and n == plan.n_train[min(1, len(plan.n_train) - 1)]
+        early = protocol == "last_stage" and n == plan.n_train[1]
         marks = tuple(max(1, preset.steps // part) for part in (10, 4, 2)) if early else ()
         return Cell(STUDY, source, seed, target, protocol, (n,), measure_at=marks, **budget)
 

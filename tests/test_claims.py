@@ -1,0 +1,138 @@
+"""The judge: its arithmetic, its refusals, and how often it errs when there is nothing to find."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from rtkit import claims
+from rtkit.claims import Interval, decide, interval, judge
+
+CLAIM = claims.load()["U-C1"]
+
+
+def frame(*values: float) -> pd.DataFrame:
+    return pd.DataFrame({"seed": range(len(values)), "value": values, "n_test": 597})
+
+
+def effect(part: pd.DataFrame) -> float:
+    return float(part.value.iloc[0])
+
+
+def verdict(*values: float, **options):
+    return judge(CLAIM, effect, frame(*values), preset="glyphs", scope="mechanism", **options)
+
+
+def test_every_claim_of_every_paper_is_there():
+    families = {"U-C": 9, "S-C": 10, "NFD-C": 7, "LwF-C": 7, "VFD-C": 5, "RAT-R": 3, "ARKS-A": 3, "C101-T": 3}
+    expected = [f"{family}{k + 1}" for family, count in families.items() for k in range(count)]
+    assert list(claims.load()) == expected
+    assert len(expected) == 47
+    for claim in claims.load().values():
+        assert claim.statement.endswith(".")
+        assert claim.fidelity in ("authors' code", "paper text", "reconstruction")
+        assert claim.study or claim.untestable or claim.id == "S-C7"
+
+
+def test_interval_equals_scipy():
+    values = [1.0, 2.5, -0.5, 3.0, 1.5]
+    low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+    found = interval(values)
+    assert (found.effect, found.low, found.high, found.replicates) == pytest.approx((1.5, low, high, 5))
+
+
+def test_a_single_replicate_says_nothing():
+    found = interval([3.0])
+    assert (found.effect, found.low, found.high) == (3.0, -math.inf, math.inf)
+    with pytest.raises(ValueError, match="at least one replicate"):
+        interval([])
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ((5.0, 6.0, 5.5, 4.5, 5.0), "supported"),
+        ((-5.0, -6.0, -5.5, -4.5, -5.0), "contradicted"),
+        ((5.0, -6.0, 1.0, -1.0, 2.0), "inconclusive"),
+    ],
+)
+def test_three_verdicts_and_a_flipped_frame_flips_them(values, word):
+    opposite = {"supported": "contradicted", "contradicted": "supported", "inconclusive": "inconclusive"}
+    assert verdict(*values).verdict == word
+    assert verdict(*[-value for value in values]).verdict == opposite[word]
+
+
+def test_conjunction():
+    good, bad, unsure = Interval(2, 1, 3, 5), Interval(-2, -3, -1, 5), Interval(0, -1, 1, 5)
+    assert decide([good, good], 0) == "supported"
+    assert decide([good, bad], 0) == decide([unsure, bad], 0) == "contradicted"
+    assert decide([good, unsure], 0) == "inconclusive"
+    assert decide([good], 1.5) == "inconclusive"
+
+    def both(part):
+        return {"first": effect(part), "second": -effect(part)}
+
+    found = judge(CLAIM, both, frame(5, 6, 5), preset="glyphs", scope="mechanism")
+    assert (found.verdict, found.reason) == ("contradicted", "weakest part: second")
+    assert found.effect == pytest.approx(-16 / 3)
+
+
+def test_refusals_say_why():
+    values = (5.0, 6.0, 5.5, 4.5, 5.0)
+    assert verdict(*values[:2]).reason == "not_run: 2 of at least 3 replicates"
+    assert verdict(*values, failed_controls=["null"]).reason == "invalid_control: null"
+    assert verdict(*values, arms=lambda part: (97.0, 96.0)).reason == "saturated"
+    assert verdict(*values, arms=lambda part: (1.0, 4.0)).reason == "saturated"
+    assert verdict(*values, arms=lambda part: (97.0, 94.0)).verdict == "supported"
+    capped = verdict(*values, collapsed=[3])
+    assert (capped.verdict, capped.reason) == ("inconclusive", "collapsed: seed 3")
+    missing = judge(CLAIM, lambda part: {}["x"], frame(*values), preset="glyphs", scope="mechanism")
+    assert (missing.verdict, missing.reason) == ("not_judged", "not_run")
+    assert verdict(*values).n_test == 597
+
+
+def test_scorecard_has_a_line_and_a_reason_for_every_claim():
+    found = {"U-C1": verdict(5, 6, 5, 6, 5)}
+    card = {line.claim: line for line in claims.scorecard("glyphs", "mechanism", found, ["transfer"])}
+    assert list(card) == list(claims.load())
+    assert card["U-C1"].verdict == "supported"
+    assert card["U-C2"].reason == "not_run"
+    assert card["U-C8"].reason == "no_experiment"
+    assert card["S-C10"].reason.startswith("untestable_here: ")
+    smoke = claims.scorecard("smoke", None, {}, ["transfer"])
+    assert {line.verdict for line in smoke} == {"not_judged"}
+    assert claims.table(list(card.values())).loc["U-C1", "ours"].startswith("+5.4 [")
+
+
+def test_log_odds():
+    assert claims.log_odds(50, 100) == 0
+    assert claims.log_odds(0, 100) == -claims.log_odds(100, 100) == pytest.approx(math.log(0.5 / 100.5))
+
+
+@pytest.mark.parametrize("replicates", [3, 5])
+@pytest.mark.parametrize("noise", ["gaussian", "t3"])
+def test_an_effect_at_the_margin_is_rarely_called_supported(replicates, noise):
+    """Under the null the judge says "supported" in at most 3.5 % of studies.
+
+    Six targets share each replicate's source noise, as they share its source network. The nominal rate is 2.5 %.
+    """
+    rng, studies = np.random.default_rng(0), 20_000
+    draw = rng.standard_normal if noise == "gaussian" else lambda size: rng.standard_t(3, size)
+    source, target = draw((studies, replicates, 1)), draw((studies, replicates, 6))
+    effects = (source + target).mean(2)  # (studies, replicates)
+    words = [decide([interval(values)], 0) for values in effects[:4000].tolist()]
+    rate = words.count("supported") / len(words)
+    assert rate <= 0.035
+    assert rate >= 0.005  # the judge is not merely mute
+
+
+def test_power_of_the_judge_matches_its_figure():
+    """At five replicates an effect of 1.7 standard deviations is found four times in five."""
+    rng = np.random.default_rng(1)
+    effects = 1.7 + rng.standard_normal((4000, 5))
+    rate = np.mean([decide([interval(values)], 0) == "supported" for values in effects.tolist()])
+    expected = stats.nct.sf(stats.t.ppf(0.975, 4), 4, 1.7 * 5**0.5)
+    assert rate == pytest.approx(expected, abs=0.025)
+    assert expected == pytest.approx(0.8, abs=0.03)

@@ -1,0 +1,169 @@
+"""The cache: computed once, never half-written, never trusted blindly, safe for two processes."""
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from rtkit import store, studies
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+MODULES = ("threat",)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_cell_is_computed_once(runs):
+    calls = []
+
+    def make():
+        calls.append(1)
+        return [{"value": 0.1 + 0.2, "name": "Ω"}]
+
+    first = store.cell("study", {"n": 1}, MODULES, make)
+    assert store.cell("study", {"n": 1}, MODULES, make) == first == [{"value": 0.1 + 0.2, "name": "Ω"}]
+    assert len(calls) == 1
+    store.cell("study", {"n": 2}, MODULES, make)
+    assert len(calls) == 2
+    assert len(files(runs)) == 2  # no lock, no temporary file is left
+
+
+def test_another_code_is_another_key(monkeypatch, tmp_path):
+    one = store.key({"n": 1}, MODULES)
+    assert store.key({"n": 1}, ("attacks",)) != one
+    assert store.key({"n": 1.5}, MODULES) != one
+    package = tmp_path / "package"
+    package.mkdir()
+    monkeypatch.setattr(store, "PACKAGE", package)
+    hashes = []
+    for text in ('"""Says."""\nx = 1\n', '"""Says more."""\nx = 1  # why\n', '"""Says."""\nx = 2\n'):
+        (package / "module.py").write_text(text)
+        store.code_hash.cache_clear()
+        hashes.append(store.code_hash(("module",)))
+    store.code_hash.cache_clear()
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "binary"])
+def test_a_damaged_cell_is_said_and_rebuilt(damage):
+    make = lambda: [{"value": 1.0}]  # noqa: E731
+    store.cell("study", {}, MODULES, make)
+    path = store.cell_path("study", {}, MODULES)
+    data = path.read_bytes()
+    path.write_bytes(
+        {"truncated": data[:-5], "changed": data.replace(b"1.0", b"2.0"), "empty": b"", "binary": b"\xff\xfe" + data}[
+            damage
+        ]
+    )
+    with pytest.warns(store.DamagedFile, match=r"is damaged .*; computing it again"):
+        assert store.cell("study", {}, MODULES, make) == [{"value": 1.0}]
+    assert path.read_bytes() == data
+
+
+def test_a_damaged_network_is_said_and_rebuilt(runs):
+    calls = []
+
+    def make():
+        calls.append(1)
+        return {"w": torch.arange(4.0)}, {"seconds": 1.5}
+
+    store.network({"n": 1}, make)
+    state, facts = store.network({"n": 1}, make)
+    assert state["w"].tolist() == [0, 1, 2, 3]
+    assert facts == {"seconds": 1.5}
+    assert len(calls) == 1
+    (path,) = files(runs)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 255  # a flipped byte in a weight still parses
+    path.write_bytes(data)
+    with pytest.warns(store.DamagedFile, match="checksum"):
+        state, _ = store.network({"n": 1}, make)
+    assert state["w"].tolist() == [0, 1, 2, 3]
+    path.write_bytes(b"not a network")
+    with pytest.warns(store.DamagedFile):
+        store.network({"n": 1}, make)
+    assert len(calls) == 3
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(TypeError):
+        store.write_atomically(path, "text, not bytes")
+    assert path.read_text() == "old"
+    assert files(tmp_path) == [path]
+
+
+def test_an_interrupted_computation_leaves_nothing(runs):
+    def make():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.cell("study", {}, MODULES, make)
+    assert not [path for path in files(runs) if path.suffix == ".json"]
+    assert store.cell("study", {}, MODULES, lambda: []) == []
+
+
+def _slow(folder: str, results) -> None:
+    store.RUNS = Path(folder)
+
+    def make():
+        Path(folder, f"computed-{os.getpid()}").write_text("")
+        time.sleep(0.5)
+        return [{"value": 1.0}]
+
+    results.put(store.cell("study", {}, MODULES, make))
+
+
+def test_two_processes_that_want_one_cell_compute_it_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    both = [context.Process(target=_slow, args=(str(tmp_path), results)) for _ in range(2)]
+    for process in both:
+        process.start()
+    assert [results.get(timeout=60) for _ in both] == [[{"value": 1.0}]] * 2
+    for process in both:
+        process.join()
+    assert len(list(tmp_path.glob("computed-*"))) == 1
+
+
+def test_what_cannot_be_a_key_is_refused():
+    with pytest.raises(TypeError, match="cannot be part of a cache key"):
+        store.key({"net": torch.nn.Linear(1, 1)}, MODULES)
+
+
+def test_frames_and_records_come_back(tmp_path):
+    frame = pd.DataFrame({"seed": [0, 1], "value": [0.125, 1 / 3], "target": ["digits", "greek"]})
+    path = studies.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
+    again = store.load_frame(path.with_suffix(".csv.gz"))
+    pd.testing.assert_frame_equal(again, frame, rtol=1e-5, check_dtype=False)
+    first = path.with_suffix(".csv.gz").read_bytes()
+    studies.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
+    assert path.with_suffix(".csv.gz").read_bytes() == first
+    record = store.load_record(path)
+    assert record["seeds"] == [0, 1]
+    assert record["versions"]["torch"] != "absent"
+
+
+def _square(task: int) -> int:
+    if task < 0:
+        raise ValueError(f"task {task}")
+    return task * task
+
+
+def test_tasks_are_spread_and_come_back_in_order():
+    assert studies.spread(_square, [3, 1, 2], "squares") == [9, 1, 4]
+    with pytest.raises(ValueError, match="task -1"):
+        studies.spread(_square, [3, -1], "squares")

@@ -1,0 +1,163 @@
+"""The one training loop: what it trains, what it leaves alone, and what it says when it fails."""
+
+import pytest
+import torch
+
+from rtkit import methods, models, training
+from rtkit.data.glyphs import Images
+from rtkit.threat import ThreatModel
+from rtkit.training import Adversary, History, Phase, train
+
+
+@pytest.fixture
+def images() -> Images:
+    """Two classes that a pixel tells apart, in images of noise."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(64) % 2
+    x = torch.randint(0, 256, (64, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    x[:, :, 8:24, 8:24] = (y * 255).to(torch.uint8)[:, None, None, None]
+    return Images(x, y, ("dark", "bright"))
+
+
+def changed(net, before) -> set[str]:
+    return {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def snapshot(net) -> dict:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def test_it_learns_and_the_same_seed_learns_the_same(images):
+    nets = [models.create(2, 8, 0) for _ in range(2)]
+    histories = [train(net, images, (Phase(steps=20, lr=0.05, batch_size=32),), 0) for net in nets]
+    assert histories[0].loss[-1] < 0.1 * histories[0].loss[0]
+    assert histories[0].gradients == 20 * 32
+    for one, other in zip(nets[0].state_dict().values(), nets[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "learns"),
+    [
+        ("fixed_feature", {"head"}),
+        ("last_block", {"head", "backbone.2.1"}),
+        ("last_stage", {"head", "backbone.2"}),
+        ("last_two_stages", {"head", "backbone.2", "backbone.1"}),
+        ("full_network", {"head", "backbone", "stem"}),
+    ],
+)
+@pytest.mark.parametrize("batchnorm", ["adapt", "frozen"])
+def test_freeze_levels_and_batchnorm_policy(images, protocol, learns, batchnorm):
+    blocks = methods.PROTOCOLS[protocol][1]
+    net = models.create(2, 8, 0)
+    before = snapshot(net)
+    train(net, images, (Phase(steps=3, lr=0.1, batch_size=32, trainable=blocks, batchnorm=batchnorm),), 0)
+    learned, statistics = set(), set()
+    for name in changed(net, before):
+        (statistics if "running" in name or "tracked" in name else learned).add(name)
+    parameters = {name for name, _ in net.named_parameters()}
+    assert learned == {name for name in parameters if any(name.startswith(part) for part in learns)}
+    everywhere = {name for name in before if "running" in name}
+    trained_part = {name for name in everywhere if any(name.startswith(part) for part in learns)}
+    assert {name for name in statistics if "running" in name} == (everywhere if batchnorm == "adapt" else trained_part)
+
+
+def test_phases_follow_one_another_and_measurements_count_over_all(images):
+    net = models.create(2, 8, 0)
+    phases = (Phase(steps=3, lr=0.1, batch_size=32, trainable=0), Phase(steps=4, lr=0.1, batch_size=32))
+    modes = []
+
+    def measure(net):
+        modes.append(net.training)
+        return 0.5
+
+    history = train(net, images, phases, 0, measure=measure, measure_at=(2, 5, 7))
+    assert len(history.loss) == 7
+    assert history.measured == {2: 0.5, 5: 0.5, 7: 0.5}
+    assert modes == [False] * 3
+    assert not net.training
+
+
+def test_averaging_returns_the_mean_of_the_last_epochs(images, monkeypatch):
+    kept = []
+    original = training.AveragedModel.update_parameters
+
+    def spy(self, model):
+        kept.append(model.head.weight.detach().clone())
+        original(self, model)
+
+    monkeypatch.setattr(training.AveragedModel, "update_parameters", spy)
+    net = models.create(2, 8, 0)
+    train(net, images, (Phase(steps=8, lr=0.1, batch_size=32, averaging=0.5),), 0)
+    assert len(kept) == 2  # four epochs of two steps; the last half of them
+    torch.testing.assert_close(net.head.weight, torch.stack(kept).mean(0))
+    assert net.stem[1].running_var.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["noise", "n_fgsm", "pgd"])
+def test_adversary_warms_up_and_stays_near(kind, small_net, batch):
+    x, y = batch
+    adversary = Adversary(kind, ThreatModel("linf", 8 / 255), steps=2, warmup=0.5)
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(adversary(small_net, x, y, share, generator) - x).abs().amax() for share in (0.0, 0.25, 0.5, 1.0)]
+    reach = 3 if kind == "n_fgsm" else 1
+    assert sizes[0] == 0
+    assert 0 < sizes[1] <= reach * 4 / 255 + 1e-6 < sizes[2] <= reach * 8 / 255 + 1e-6
+    assert sizes[3] <= reach * 8 / 255 + 1e-6
+
+
+def test_adversarial_training_counts_its_gradients_and_watches(images):
+    adversary = Adversary("pgd", ThreatModel("linf", 4 / 255), steps=3)
+    net = models.create(2, 8, 0)
+    history = train(net, images, (Phase(steps=4, lr=0.05, batch_size=32, adversary=adversary),), 0, held_out=images)
+    assert history.gradients == 4 * 32 * 4
+    assert len(history.watch) == 2
+
+
+def test_collapse_is_a_fall_of_twenty_points_within_an_epoch():
+    assert History(watch=[0.5, 0.8, 0.55]).collapsed
+    assert not History(watch=[0.5, 0.8, 0.65, 0.5]).collapsed
+    assert not History().collapsed
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_step(images):
+    net = models.create(2, 8, 0)
+    with torch.no_grad():
+        net.head.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="nan in epoch 1, step 1; lower the learning rate"):
+        train(net, images, (Phase(steps=4, lr=0.1, batch_size=32),), 0)
+
+
+def test_few_images_make_smaller_batches(images):
+    history = train(models.create(2, 8, 0), images[:10], (Phase(steps=2, lr=0.1, batch_size=128),), 0)
+    assert history.gradients == 2 * 10
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(ValueError, match="must be positive"):
+        Phase(steps=0, lr=0.1)
+    with pytest.raises(ValueError, match="batchnorm must be 'adapt' or 'frozen', got 'eval'"):
+        Phase(steps=1, lr=0.1, batchnorm="eval")
+    with pytest.raises(ValueError, match="no source is called 'strong'; there are standard"):
+        methods.source("strong", 0.0, 1, 0.1)
+    with pytest.raises(ValueError, match="no protocol is called 'linear'"):
+        methods.transfer("linear", steps=1, lr=0.1, batch_size=1)
+    with pytest.raises(ValueError, match="has 6 blocks, cannot train its last 9"):
+        models.set_trainable(models.create(2, 8, 0), 9)
+
+
+def test_a_new_head_leaves_the_backbone_and_the_original_alone(small_net):
+    before = snapshot(small_net)
+    copy = models.with_new_head(small_net, 7, seed=1)
+    assert copy.head.weight.shape == (7, 32)
+    assert not changed(small_net, before)
+    shared = {name for name in before if not name.startswith("head")}
+    assert all(torch.equal(copy.state_dict()[name], before[name]) for name in shared)
+
+
+def test_shapes(small_net, batch):
+    x, _ = batch
+    assert [tuple(part.shape[1:]) for part in small_net.stages(x)] == [(8, 16, 16), (16, 8, 8), (32, 4, 4)]
+    assert small_net.features(x).shape == (16, 32)
+    assert small_net(x).shape == (16, 4)
+    assert len(small_net.parts()) == 7
