@@ -7,7 +7,7 @@ PYTHON ?= python3
 PRESET ?= glyphs
 BIN := .venv/bin
 
-.PHONY: reproduce test lab lint clean
+.PHONY: reproduce test lab lint figure clean
 
 reproduce: .venv/ready
 	$(BIN)/rtkit run --preset $(PRESET)
@@ -21,6 +21,9 @@ lab: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+figure: .venv/ready
+	$(BIN)/python -m rtkit.plots results/phase_diagram.png
 
 # Rebuilt when what is to be installed changes; a half-finished installation leaves no mark and is taken up again.
 .venv/ready: pyproject.toml requirements.lock

@@ -28,6 +28,18 @@ TARGETS = {
     "greek_textured": "Greek with textures",
     "textures": "textures only",
 }
+# Colour and marker of a target: its family gives the colour, a texture an open look.
+_TARGET_LOOK = {
+    "digits": {"color": "#0072B2", "marker": "o"},
+    "digits_low": {"color": "#0072B2", "marker": "v", "ls": ":"},
+    "digits_textured": {"color": "#0072B2", "marker": "o", "ls": "--", "mfc": "white"},
+    "digits_textured_low": {"color": "#0072B2", "marker": "v", "ls": ":", "mfc": "white"},
+    "lower": {"color": "#D55E00", "marker": "s"},
+    "greek": {"color": "#009E73", "marker": "D"},
+    "lower_textured": {"color": "#D55E00", "marker": "s", "ls": "--", "mfc": "white"},
+    "greek_textured": {"color": "#009E73", "marker": "D", "ls": "--", "mfc": "white"},
+    "textures": {"color": "black", "marker": "x", "ls": "--"},
+}
 PROTOCOLS = {
     "fixed_feature": "fixed features",
     "probe": "convex probe",
@@ -69,10 +81,19 @@ def differences(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return (robust - standard).dropna().rename("value").reset_index()
 
 
-def _line(ax: Axes, table: pd.DataFrame, x: str, name: str, label: str, **options) -> None:
-    errors = np.vstack([table["mean"] - table["low"], table["high"] - table["mean"]])
-    options = {"color": COLOURS[name], "marker": MARKERS[name], "capsize": 3, "lw": 1.8, "ms": 6} | options
-    ax.errorbar(table[x], table["mean"], yerr=np.nan_to_num(errors), label=label, **options)
+def _bars(ax: Axes, x, table: pd.DataFrame, **options) -> None:
+    errors = np.nan_to_num(np.vstack([table["mean"] - table["low"], table["high"] - table["mean"]]))
+    ax.errorbar(x, table["mean"], yerr=errors, **{"capsize": 3, "lw": 1.8, "ms": 7} | options)
+
+
+def _by_source(ax: Axes, table: pd.DataFrame, x: str, dodge: float = 1.0) -> None:
+    """A line per source; `dodge` moves neighbours apart by that factor so that their bars do not hide each other."""
+    present = [name for name in COLOURS if name in set(table.source)]
+    for k, name in enumerate(present):
+        part = table[table.source == name]
+        place = part[x] * dodge ** (k - (len(present) - 1) / 2)
+        _bars(ax, place, part, label=name, color=COLOURS[name], marker=MARKERS[name])
+    ax.legend(title="source")
 
 
 def images(x: torch.Tensor, titles: Sequence[str] = (), ax: Axes | None = None, columns: int = 10) -> Axes:
@@ -99,14 +120,12 @@ def few_shot(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Test accuracy against the number of target images, a line per source. One target, one protocol."""
     ax = _axes(ax)
     table = summary(frame, ["source", "n_train"])
-    for name in [name for name in COLOURS if name in set(table.source)]:
-        _line(ax, table[table.source == name], "n_train", name, name)
+    _by_source(ax, table, "n_train", dodge=1.04)
     sizes = sorted(table.n_train.unique())
     ax.set_xscale("log")
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()
     ax.set(xlabel="target training images", ylabel="test accuracy (%)")
-    ax.legend(title="source")
     return ax
 
 
@@ -116,16 +135,10 @@ def by_eps(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     frame = frame[frame.source.isin(["standard", "robust"])]
     levels = sorted(frame.source_eps.unique())
     table = summary(frame, ["target", "source_eps"])
-    colours = sns.color_palette("colorblind", len(TARGETS))
-    for k, target in enumerate(TARGETS):
+    for target in [name for name in TARGETS if name in set(table.target)]:
         part = table[table.target == target]
-        if len(part):
-            place = [levels.index(eps) for eps in part.source_eps]
-            errors = np.nan_to_num(np.vstack([part["mean"] - part["low"], part["high"] - part["mean"]]))
-            marker = "osD^vP*X<"[k]
-            ax.errorbar(
-                place, part["mean"], yerr=errors, label=TARGETS[target], color=colours[k], marker=marker, capsize=3
-            )
+        place = [levels.index(eps) for eps in part.source_eps]
+        _bars(ax, place, part, label=TARGETS[target], **_TARGET_LOOK[target])
     ax.set_xticks(range(len(levels)), [f"{255 * eps:g}" for eps in levels])
     ax.set(xlabel="source eps (n/255, l-infinity; 0 = standard)", ylabel="test accuracy (%)", ylim=(0, 100))
     ax.legend(title="target", fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
@@ -138,29 +151,22 @@ def gains(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     table = summary(differences(frame, ["method", "target"]), ["method", "target"])
     methods = [name for name in PROTOCOLS if name in set(table.method)]
     targets = [name for name in TARGETS if name in set(table.target)]
-    colours = sns.color_palette("colorblind", len(targets))
     for k, target in enumerate(targets):
         part = table[table.target == target]
         place = [methods.index(name) + 0.18 * (k - (len(targets) - 1) / 2) for name in part.method]
-        errors = np.nan_to_num(np.vstack([part["mean"] - part["low"], part["high"] - part["mean"]]))
-        ax.errorbar(
-            place, part["mean"], yerr=errors, fmt="osD^v"[k], color=colours[k], capsize=3, label=TARGETS[target]
-        )
+        _bars(ax, place, part, label=TARGETS[target], **_TARGET_LOOK[target] | {"ls": "none"})
     ax.axhline(0, color="black", lw=1)
     ax.set_xticks(range(len(methods)), [PROTOCOLS[name] for name in methods])
     ax.set(ylabel="robust minus standard (points)", xlabel="what is trained on the target")
-    ax.legend(title="target")
+    ax.legend(title="target", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
 def learning_speed(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Test accuracy against the training step, a line per source."""
     ax = _axes(ax)
-    table = summary(frame, ["source", "step"])
-    for name in [name for name in COLOURS if name in set(table.source)]:
-        _line(ax, table[table.source == name], "step", name, name)
+    _by_source(ax, summary(frame, ["source", "step"]), "step")
     ax.set(xlabel="training step", ylabel="test accuracy (%)", xlim=(0, None))
-    ax.legend(title="source")
     return ax
 
 
@@ -239,3 +245,23 @@ def power(replicates: Sequence[int] = (3, 5, 10), ax: Axes | None = None) -> Axe
     ax.set(xlabel="true effect beyond the margin (sd between replicates)", ylabel="P(supported)", ylim=(0, 1.02))
     ax.legend(title="replicates")
     return ax
+
+
+def _main(path: str) -> None:
+    """Draw the README's figure from the frame that comes with the kit."""
+    from rtkit import studies
+    from rtkit.studies import transfer
+
+    frame = studies.published("transfer", "glyphs-full")
+    if frame is None:
+        raise SystemExit(
+            "no frame of the preset glyphs-full under results/: run rtkit study transfer --preset glyphs-full"
+        )
+    style()
+    phase_diagram(transfer.phase(frame)).figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    import sys
+
+    _main(sys.argv[1])

@@ -36,7 +36,7 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("smoke", None, (0, 1), 8, n_source=800, n_source_test=200, source_steps=12, steps=6),
+        Preset("smoke", None, (0,), 8, n_source=400, n_source_test=100, source_steps=6, steps=3),
         Preset("glyphs", "mechanism", (0, 1, 2, 3, 4)),
         Preset("glyphs-full", "mechanism", (0, 1, 2, 3, 4)),
     )

@@ -53,13 +53,13 @@ def phase(table: pd.DataFrame) -> str:
     off = (table.texture_amplitude == 0) | (table.shape_reliability == 1)
     ahead, behind = table.low > 0, table.high < 0
     parts = [
-        f"Of {len(table)} worlds the robust source is clearly ahead in {ahead.sum()} and clearly behind in {behind.sum()}."
+        f"Of {len(table)} worlds the robust source is clearly ahead in {ahead.sum()}, clearly behind in {behind.sum()}."
     ]
     if off.any() and not off.all():
         clear = (ahead | behind)[off].sum()
         parts.append(
-            f"In the {off.sum()} worlds with an off-switch thrown its lead is {table['mean'][off].mean():+.1f} points on "
-            f"average and clearly different from zero in {clear}; in the other {(~off).sum()} it is "
+            f"In the {off.sum()} worlds with an off-switch thrown its lead is {table['mean'][off].mean():+.1f} points "
+            f"on average and clearly different from zero in {clear}; in the other {(~off).sum()} it is "
             f"{table['mean'][~off].mean():+.1f} points on average."
         )
     return " ".join(parts)

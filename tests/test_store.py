@@ -164,6 +164,6 @@ def _square(task: int) -> int:
 
 
 def test_tasks_are_spread_and_come_back_in_order():
-    assert studies.spread(_square, [3, 1, 2], "squares") == [9, 1, 4]
+    assert studies.spread((_square, [3, 1, 2], "squares"), (_square, [5], "more")) == [[9, 1, 4], [25]]
     with pytest.raises(ValueError, match="task -1"):
-        studies.spread(_square, [3, -1], "squares")
+        studies.spread((_square, [3, -1], "squares"))

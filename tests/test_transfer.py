@@ -110,6 +110,18 @@ def test_the_best_eps_is_chosen_on_validation_images_only():
     assert transfer.EFFECTS["S-C1"](frame[frame.seed == 0].query("source_seed == seed")) == pytest.approx(10.0)
 
 
+def test_sizes_that_only_some_sources_have_do_not_disturb():
+    frame = made_up(0.10)
+    extra = frame[
+        frame.method.isin(["fixed_feature", "last_stage"]) & (frame.n_train == 100) & frame.target.isin(SHAPES)
+    ]
+    more = pd.concat([frame, extra.assign(n_train=50)])
+    before, after = (transfer.verdicts(one, "glyphs") for one in (frame, more))
+    assert transfer.few(more) == 100
+    for name in ("S-C1", "S-C2", "S-C4", "S-C5", "U-C6"):
+        assert after[name] == before[name]
+
+
 def test_failing_controls_stop_the_verdicts():
     frame = made_up(0.10)
     assert all(control.holds for control in transfer.controls(frame))
@@ -188,8 +200,8 @@ def test_plans():
 
 def test_cells_are_read_back_and_an_interrupted_study_resumes(monkeypatch):
     """A study that stops in its third cell has the first two when it runs again."""
-    todo = [cell for cell in transfer.plan("smoke", [0]) if cell.source.kind == "untrained"][:2]
-    todo += [cell for cell in transfer.plan("smoke", [1]) if cell.source.kind == "untrained"][:2]
+    todo = [cell for cell in transfer.plan("smoke", [0, 1]) if cell.source.kind == "untrained"]
+    assert len(todo) == 4
     monkeypatch.setattr(transfer, "plan", lambda preset, seeds=None: todo)
     monkeypatch.setattr("rtkit.studies.workers", lambda: 1)
     computed, original = [], cells._trained_rows

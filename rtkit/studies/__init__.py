@@ -46,32 +46,38 @@ def _prepare_worker() -> None:
     torch.set_flush_denormal(True)
 
 
-def spread(function: Callable, tasks: Sequence, title: str) -> list:
-    """Call `function(task)` for every task, one process a core with one thread each, under one progress bar.
+def spread(*stages: tuple[Callable, Sequence, str]) -> list[list]:
+    """Run stages of independent tasks one after the other, one process a core with one thread each.
 
-    Results come in the order of the tasks. An error or an interrupt stops what has not begun and is raised; what was
-    finished by then stays in the cache.
+    Args:
+        stages: (function, tasks, title); `function(task)` is called for every task, under a progress bar of that title.
+
+    Returns:
+        The results of each stage, in the order of its tasks. An error or an interrupt stops what has not begun and is
+        raised; what was finished by then stays in the cache.
     """
-    count = min(workers(), len(tasks))
-    with tqdm(total=len(tasks), desc=title) as bar:
-        if count <= 1:
-            return [result for result in map(function, tasks) if bar.update() or True]
-        compute.bf16()  # one timed probe before every worker wants one
-        before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"  # children read it when they import torch
-        try:
-            with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare_worker) as pool:
-                futures = [pool.submit(function, task) for task in tasks]
-                try:
-                    for future in as_completed(futures):
-                        future.result()
-                        bar.update()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-                return [future.result() for future in futures]
-        finally:
-            if before is None:
-                del os.environ["OMP_NUM_THREADS"]
-            else:
-                os.environ["OMP_NUM_THREADS"] = before
+    count = min(workers(), max(len(tasks) for _, tasks, _ in stages))
+    if count <= 1:
+        return [[function(task) for task in tqdm(tasks, title)] for function, tasks, title in stages]
+    compute.bf16()  # one timed probe before every worker wants one
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"  # children read it when they import torch
+    try:
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare_worker) as pool:
+            try:
+                return [_stage(pool, *stage) for stage in stages]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _stage(pool: ProcessPoolExecutor, function: Callable, tasks: Sequence, title: str) -> list:
+    futures = [pool.submit(function, task) for task in tasks]
+    for future in tqdm(as_completed(futures), title, len(futures)):
+        future.result()
+    return [future.result() for future in futures]

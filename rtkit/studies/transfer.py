@@ -72,33 +72,27 @@ def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Cell]:
     standard, main = source("standard"), source("robust", MAIN_EPS)
     robust = [source("robust", eps) for eps in plan.eps]
     noise, untrained, other = source("noise", MAIN_EPS), source("untrained"), source("standard", seed=seed + 1000)
-    few, sizes = plan.n_train[0], plan.n_train
+    sizes = plan.n_train
+    n, both, two = sizes[0], (standard, main), SHAPES[:2]
+
     made = [Cell(STUDY, one, seed, "source", "none", n_test=preset.n_source_test) for one in (standard, noise, *robust)]
-    for one in (standard, main):
-        made += [cell(one, target, "last_stage", n) for target in SHAPES for n in sizes]
-        made += [cell(one, target, "full_network", few) for target in SHAPES]
-        made += [Cell(STUDY, one, seed, target, "probe", (few,)) for target in SHAPES]
-    made += [
-        cell(main, target, protocol, few) for target in SHAPES[:2] for protocol in ("last_block", "last_two_stages")
-    ]
+    made += [cell(one, target, "last_stage", n) for one in both for target in SHAPES for n in sizes]
+    made += [cell(one, target, "full_network", n) for one in both for target in SHAPES]
+    made += [Cell(STUDY, one, seed, target, "probe", (n,)) for one in both for target in SHAPES]
+    made += [cell(main, target, protocol, n) for target in two for protocol in ("last_block", "last_two_stages")]
     fixed = (*SHAPES, FINE, f"{FINE}_low", "textures")
-    made += [cell(one, target, "fixed_feature", few) for one in (standard, *robust) for target in fixed]
-    made += [
-        cell(noise, target, protocol, few) for target in SHAPES[:2] for protocol in ("fixed_feature", "last_stage")
-    ]
-    made += [cell(one, target, "fixed_feature", few) for one in (untrained, other) for target in SHAPES[:2]]
-    made += [cell(standard, target, "scratch", few) for target in SHAPES[:2]]
+    made += [cell(one, target, "fixed_feature", n) for one in (standard, *robust) for target in fixed]
+    made += [cell(noise, target, protocol, n) for target in two for protocol in ("fixed_feature", "last_stage")]
+    made += [cell(one, target, "fixed_feature", n) for one in (untrained, other) for target in two]
+    made += [cell(standard, target, "scratch", n) for target in two]
     if plan.extended:
-        every = [one for one in (standard, *robust) if one.source_eps in (0, MAIN_EPS, 8 / 255)]
-        made += [cell(one, target, "last_stage", n) for one in every for target in SHAPES for n in sizes]
-        made += [cell(one, target, "fixed_feature", n) for one in (standard, main) for target in SHAPES for n in sizes]
-        made += [cell(one, target, "full_network", max(sizes)) for one in (standard, main) for target in SHAPES]
-        for protocol in ("last_block", "last_two_stages"):
-            made += [
-                cell(one, target, protocol, n) for one in (standard, main) for target in SHAPES for n in (few, 400)
-            ]
-        textured = ("digits_low", "lower_textured", "greek_textured")
-        made += [cell(one, target, "fixed_feature", few) for one in (standard, *robust) for target in textured]
+        extreme, textured = source("robust", 8 / 255), ("digits_low", "lower_textured", "greek_textured")
+        made += [cell(extreme, target, "last_stage", n) for target in SHAPES for n in sizes]
+        made += [cell(one, target, "fixed_feature", n) for one in both for target in SHAPES for n in sizes]
+        made += [cell(one, target, "full_network", max(sizes)) for one in both for target in SHAPES]
+        blocks = [(protocol, n) for protocol in ("last_block", "last_two_stages") for n in sizes[:2]]
+        made += [cell(one, target, protocol, n) for one in both for target in SHAPES for protocol, n in blocks]
+        made += [cell(one, target, "fixed_feature", n) for one in (standard, *robust) for target in textured]
     return list(dict.fromkeys(made))
 
 
@@ -145,10 +139,8 @@ def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFr
     sources = list(dict.fromkeys(cell.source for cell in missing))
     # Long trainings first, so that no core is left alone with one at the end.
     sources.sort(key=lambda source: source.kind != "robust")
-    if sources:
-        spread(cells.train_source, sources, "source networks")
     if missing:
-        spread(cells.rows, missing, "cells")
+        spread((cells.train_source, sources, "source networks"), (cells.rows, missing, "cells"))
     return pd.DataFrame([row for cell in todo for row in cells.rows(cell)])
 
 
@@ -208,20 +200,19 @@ def best_eps(frame: pd.DataFrame, **where) -> float:
     return max(scores, key=scores.get)
 
 
-def _few(frame: pd.DataFrame) -> int:
-    return int(frame[frame.method == "fixed_feature"].n_train.min())
+def few(frame: pd.DataFrame) -> int:
+    """The number of target images at which every source and every protocol of the frame was run."""
+    return int(frame[frame.target == FINE].n_train.min())
 
 
 def _best_gain(frame: pd.DataFrame, method: str) -> float:
     """Gain of the robust source whose eps validation chose, target by target, then averaged."""
-    n = int(frame[(frame.method == method) & (frame.source == "robust")].n_train.min())
     out = []
     for target in SHAPES:
-        where = {"method": method, "target": target, "n_train": n}
-        rows = frame[(frame.source == "robust") & (frame.method == method) & (frame.target == target)]
+        where = {"method": method, "target": target, "n_train": few(frame)}
         tried = {
             eps: score(frame, "robust", "validation_accuracy", source_eps=eps, **where)
-            for eps in rows[rows.n_train == n].source_eps.unique()
+            for eps in pick(frame, source="robust", **where).source_eps.unique()
         }
         out.append(gain(frame, max(tried, key=tried.get), **where))
     return sum(out) / len(out)
@@ -239,7 +230,7 @@ def _faster(frame: pd.DataFrame) -> float:
 
 
 def _blocks(frame: pd.DataFrame) -> dict[str, float]:
-    where = {"n_train": _few(frame), "source_eps": MAIN_EPS}
+    where = {"n_train": few(frame), "source_eps": MAIN_EPS}
 
     def more(longer: str, shorter: str, target) -> float:
         longer = score(frame, "robust", method=longer, target=target, **where)
@@ -253,12 +244,12 @@ def _blocks(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def _depends(frame: pd.DataFrame) -> float:
-    where = {"method": "fixed_feature", "n_train": _few(frame)}
+    where = {"method": "fixed_feature", "n_train": few(frame)}
     return 255 * (best_eps(frame, target=SHAPES, **where) - best_eps(frame, target=FINE, **where))
 
 
 def _resolution(frame: pd.DataFrame) -> dict[str, float]:
-    where = {"method": "fixed_feature", "n_train": _few(frame)}
+    where = {"method": "fixed_feature", "n_train": few(frame)}
     low, native = gain(frame, target=f"{FINE}_low", **where), gain(frame, target=FINE, **where)
     return {"change of the gain": low - native, "gain at low resolution": low}
 
@@ -286,8 +277,8 @@ ARMS = {
     "U-C1": lambda frame: arms(frame, **_FEW(frame)),
     "U-C3": lambda frame: arms(frame, **_ALL(frame)),
     "U-C5": lambda frame: arms(frame, target=SHAPES, **_FIXED),
-    "S-C1": lambda frame: arms(frame, target=SHAPES, n_train=_few(frame), **_FIXED),
-    "S-C2": lambda frame: arms(frame, target=SHAPES, n_train=_few(frame), method="full_network"),
+    "S-C1": lambda frame: arms(frame, target=SHAPES, n_train=few(frame), **_FIXED),
+    "S-C2": lambda frame: arms(frame, target=SHAPES, n_train=few(frame), method="full_network"),
 }
 
 
@@ -313,8 +304,8 @@ class Control:
 
 def controls(frame: pd.DataFrame) -> list[Control]:
     """The study's controls on the default world, in points; a study whose controls fail is not judged."""
-    main, few = core(frame), _few(core(frame))
-    where = {"method": "fixed_feature", "n_train": few, "target": SHAPES[:2]}
+    main, n = core(frame), few(core(frame))
+    where = {"method": "fixed_feature", "n_train": n, "target": SHAPES[:2]}
 
     def over_seeds(value, confidence: float = claims.CONFIDENCE) -> claims.Interval:
         return claims.interval([value(seed, part) for seed, part in main.groupby("seed")], confidence)

@@ -1,0 +1,101 @@
+"""What holds the project together: versions that agree, commands that answer, a tree that stays clean."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+
+from rtkit import cli, store
+
+ROOT = store.ROOT
+REQUIRED = {"torch", "torchvision", "jupyterlab", "ipywidgets", "seaborn", "captum", "papermill"}
+
+
+def lock() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    for line in pins:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line), line
+    return {name.lower(): version for name, version in (line.split("==") for line in pins)}
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_versions_agree_everywhere():
+    """pyproject's ranges hold the lock's pins; environment.yml installs the same packages at the same versions."""
+    pins = lock()
+    needs = [Requirement(line) for line in project()["dependencies"]]
+    extra = [Requirement(line) for line in project()["optional-dependencies"]["test"]]
+    assert {need.name for need in needs} >= REQUIRED
+    for need in needs + extra:
+        assert need.specifier.contains(pins[need.name]), f"{need} does not hold {pins[need.name]}"
+    text = (ROOT / "environment.yml").read_text()
+    conda = dict(re.findall(r"^      - ([a-z-]+)==(\S+)$", text, re.MULTILINE))
+    assert conda == {need.name: pins[need.name] for need in needs + extra}
+    assert "--constraint requirements.lock" in text
+    assert f"python{project()['requires-python']}" in text
+
+
+def test_the_package_asks_for_torch_2_6_or_newer():
+    (torch,) = [need for need in map(Requirement, project()["dependencies"]) if need.name == "torch"]
+    assert torch.specifier.contains("2.6.0")
+    assert not torch.specifier.contains("2.5.1")
+
+
+def test_required_top_level_is_there():
+    for name in ("notebooks", "rtkit", "data", "tests", "environment.yml", "README.md", "LICENSE", "Makefile"):
+        assert (ROOT / name).exists(), name
+
+
+def test_files_stay_small_enough_to_read():
+    sizes = {path: len(path.read_text().splitlines()) for path in (ROOT / "rtkit").rglob("*.py")}
+    # The transfer study carries the plan, the effects and the controls of eleven claims.
+    limits = {"transfer.py": 400}
+    for path, size in sizes.items():
+        assert size <= limits.get(path.name, 300), f"{path} has {size} lines"
+
+
+def test_public_functions_say_what_they_do():
+    import ast
+
+    for path in (ROOT / "rtkit").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), path
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "rtkit.cli", *words], capture_output=True, text=True, check=False)
+
+
+def test_help_and_unknown_words():
+    assert run("--help").returncode == 0
+    for words, named in (
+        (["run", "--preset", "glyph"], "glyphs-full"),
+        (["study", "transfr"], "transfer"),
+        ([], "COMMAND"),
+    ):
+        done = run(*words)
+        assert done.returncode == 2
+        assert named in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_scorecard_lists_every_claim(capsys):
+    assert cli.main(["scorecard", "--preset", "glyphs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if re.match(r"\S+-[A-Z]\d+ ", line)]) == 47
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
+def test_git_holds_nothing_generated():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in listed if re.search(r"^runs/|__pycache__|\.safetensors$|checkpoint", name)]
+    assert [name for name in listed if name.startswith("data/")] == ["data/README.md"]
