@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     study = commands.add_parser("study", help="compute a study's frame and verdicts without Jupyter")
     study.add_argument("name", choices=["transfer"])
     study.add_argument("--preset", **wanted)
+    study.add_argument("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
     score = commands.add_parser("scorecard", help="print every claim with the verdict of your own runs")
     score.add_argument("--preset", **wanted)
     arguments = parser.parse_args(argv)
@@ -32,9 +33,13 @@ def main(argv: list[str] | None = None) -> int:
             return runner.run(sorted(runner.NOTEBOOKS.glob("[0-9]*.ipynb")), arguments.preset)
         if arguments.command == "study":
             from rtkit.studies import transfer
+            from rtkit.studies import transfer_effects as effects
 
+            if arguments.tune:
+                print(transfer.tuning(arguments.preset).round(1).to_string())
+                return 0
             frame = transfer.run(arguments.preset)
-            transfer.publish(frame, arguments.preset)
+            effects.publish(frame, arguments.preset)
         print(claims.table(runner.scorecard(arguments.preset)).to_string(max_colwidth=60))
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from here", file=sys.stderr)

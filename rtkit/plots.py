@@ -226,7 +226,7 @@ def verdicts(found: Mapping[str, Verdict], ax: Axes | None = None) -> Axes:
     labels = [f"{verdict.claim}  {verdict.verdict.replace('_', ' ')}" for verdict in reversed(shown)]
     ax.set_yticks(range(len(shown)), labels)
     ax.set(
-        xlabel="effect with 95 % interval (points; S-C4 in n/255); black tick: the margin",
+        xlabel="effect with 95 % interval (points; S-C4: grey levels of 255); black tick: the margin",
         ylim=(-0.6, len(shown) - 0.4),
     )
     return ax
@@ -250,7 +250,7 @@ def power(replicates: Sequence[int] = (3, 5, 10), ax: Axes | None = None) -> Axe
 def _main(path: str) -> None:
     """Draw the README's figure from the frame that comes with the kit."""
     from rtkit import studies
-    from rtkit.studies import transfer
+    from rtkit.studies import transfer_effects as effects
 
     frame = studies.published("transfer", "glyphs-full")
     if frame is None:
@@ -258,7 +258,7 @@ def _main(path: str) -> None:
             "no frame of the preset glyphs-full under results/: run rtkit study transfer --preset glyphs-full"
         )
     style()
-    phase_diagram(transfer.phase(frame)).figure.savefig(path, dpi=110, metadata={"Software": None})
+    phase_diagram(effects.phase(frame)).figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":

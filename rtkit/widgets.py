@@ -7,6 +7,7 @@ from IPython.display import display
 
 from rtkit import plots
 from rtkit.studies import transfer
+from rtkit.studies import transfer_effects as effects
 
 
 def transfer_sentence(frame: pd.DataFrame, target: str, protocol: str, eps: float, n: int) -> str:
@@ -28,7 +29,7 @@ def transfer_sentence(frame: pd.DataFrame, target: str, protocol: str, eps: floa
 
 def transfer_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
     """Explore notebook 01's frame: choose target, protocol, source eps and n; see the curves and what they mean."""
-    frame = transfer.core(frame)
+    frame = effects.core(frame)
     frame = frame[(frame.metric == "clean_accuracy") & (frame.n_train > 0)]
     runs = frame[frame.source == "robust"]
     levels, sizes = sorted(runs.source_eps.unique()), sorted(runs.n_train.unique())

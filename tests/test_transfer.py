@@ -8,6 +8,7 @@ import pytest
 from rtkit import claims, plots, presets, prose, widgets
 from rtkit.data.glyphs import World
 from rtkit.studies import cells, transfer
+from rtkit.studies import transfer_effects as effects
 from rtkit.studies.transfer import FINE, MAIN_EPS, SHAPES
 
 WORLD = World()
@@ -71,10 +72,10 @@ def made_up(lead: float) -> pd.DataFrame:
 
 
 def test_effects_by_hand():
-    frame = transfer.core(made_up(0.10))
+    frame = effects.core(made_up(0.10))
     replicate = frame[frame.seed == 0]
-    effects = {name: effect for name, effect in transfer.EFFECTS.items() if name != "U-C7"}
-    found = {name: effect(replicate) for name, effect in effects.items()}
+    wanted = {name: effect for name, effect in effects.EFFECTS.items() if name != "U-C7"}
+    found = {name: effect(replicate) for name, effect in wanted.items()}
     expected = {
         "U-C1": 8.0,
         "U-C2": 8.0,
@@ -89,15 +90,15 @@ def test_effects_by_hand():
     assert list(found["U-C6"].values()) == pytest.approx([10.0, 10.0])
     assert list(found["S-C5"].values()) == pytest.approx([20.0, 10.0])
     with pytest.raises(KeyError):
-        transfer.EFFECTS["U-C7"](replicate)
+        effects.EFFECTS["U-C7"](replicate)
 
 
 def test_verdicts_flip_with_the_frame():
-    found, flipped = (transfer.verdicts(made_up(lead), "glyphs") for lead in (0.10, -0.10))
+    found, flipped = (effects.verdicts(made_up(lead), "glyphs") for lead in (0.10, -0.10))
     for name in ("U-C1", "U-C5", "S-C1", "S-C2"):
         assert (found[name].verdict, flipped[name].verdict) == ("supported", "contradicted"), name
     assert found["U-C7"].reason == "not_run"
-    assert {verdict.verdict for verdict in transfer.verdicts(made_up(0.10), "smoke").values()} == {"not_judged"}
+    assert {verdict.verdict for verdict in effects.verdicts(made_up(0.10), "smoke").values()} == {"not_judged"}
 
 
 def test_the_best_eps_is_chosen_on_validation_images_only():
@@ -107,7 +108,7 @@ def test_the_best_eps_is_chosen_on_validation_images_only():
         value=tempting.value + tempting.metric.map({"clean_accuracy": 0.2, "validation_accuracy": -0.2})
     )
     frame = pd.concat([frame, tempting])
-    assert transfer.EFFECTS["S-C1"](frame[frame.seed == 0].query("source_seed == seed")) == pytest.approx(10.0)
+    assert effects.EFFECTS["S-C1"](frame[frame.seed == 0].query("source_seed == seed")) == pytest.approx(10.0)
 
 
 def test_sizes_that_only_some_sources_have_do_not_disturb():
@@ -116,41 +117,41 @@ def test_sizes_that_only_some_sources_have_do_not_disturb():
         frame.method.isin(["fixed_feature", "last_stage"]) & (frame.n_train == 100) & frame.target.isin(SHAPES)
     ]
     more = pd.concat([frame, extra.assign(n_train=50)])
-    before, after = (transfer.verdicts(one, "glyphs") for one in (frame, more))
-    assert transfer.few(more) == 100
+    before, after = (effects.verdicts(one, "glyphs") for one in (frame, more))
+    assert effects.few(more) == 100
     for name in ("S-C1", "S-C2", "S-C4", "S-C5", "U-C6"):
         assert after[name] == before[name]
 
 
 def test_failing_controls_stop_the_verdicts():
     frame = made_up(0.10)
-    assert all(control.holds for control in transfer.controls(frame))
+    assert all(control.holds for control in effects.controls(frame))
     odd = frame.assign(value=frame.value.where(frame.source_seed == frame.seed, frame.value + 0.3))
-    assert [control.name for control in transfer.controls(odd) if not control.holds] == [
+    assert [control.name for control in effects.controls(odd) if not control.holds] == [
         "two standard sources of different seed"
     ]
-    assert transfer.verdicts(odd, "glyphs")["U-C1"].reason.startswith("invalid_control: two standard sources")
+    assert effects.verdicts(odd, "glyphs")["U-C1"].reason.startswith("invalid_control: two standard sources")
     immune = frame.assign(value=frame.value.where(frame.target != "textures", 0.8))
-    assert "textures only" in str([control for control in transfer.controls(immune) if not control.holds])
+    assert "textures only" in str([control for control in effects.controls(immune) if not control.holds])
 
 
 def test_collapsed_replicates_cap_the_verdict():
     frame = made_up(0.10)
     fell = (frame.metric == "collapsed") & (frame.seed == 2) & (frame.source == "robust")
     frame = frame.assign(value=frame.value.where(~fell, 1.0))
-    assert transfer.collapsed(frame) == [2]
-    assert transfer.verdicts(frame, "glyphs")["U-C1"].verdict == "inconclusive"
+    assert effects.collapsed(frame) == [2]
+    assert effects.verdicts(frame, "glyphs")["U-C1"].verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(("lead", "word"), [(0.10, "**ahead**"), (-0.10, "**behind**"), (0.0, "**not told apart**")])
 def test_prose_follows_the_frame(lead, word):
     frame = made_up(lead)
     where = {"method": "last_stage", "n_train": 100, "target": "digits"}
-    assert word in prose.compare(transfer.gain_interval(frame, **where))
+    assert word in prose.compare(effects.gain_interval(frame, **where))
     sentence = widgets.transfer_sentence(frame[frame.metric == "clean_accuracy"], "digits", "last_stage", MAIN_EPS, 100)
     assert word.strip("*") in sentence
     assert f"{100 * lead:+.1f}"[:3] in sentence or lead == 0
-    judged = transfer.verdicts(frame, "glyphs")["U-C1"]
+    judged = effects.verdicts(frame, "glyphs")["U-C1"]
     assert {"supported": "Supported", "contradicted": "Contradicted", "inconclusive": "Inconclusive"}[
         judged.verdict
     ] in prose.verdict(judged)

@@ -78,6 +78,6 @@ def spread(*stages: tuple[Callable, Sequence, str]) -> list[list]:
 
 def _stage(pool: ProcessPoolExecutor, function: Callable, tasks: Sequence, title: str) -> list:
     futures = [pool.submit(function, task) for task in tasks]
-    for future in tqdm(as_completed(futures), title, len(futures)):
+    for future in tqdm(as_completed(futures), title, len(futures), mininterval=1):
         future.result()
     return [future.result() for future in futures]

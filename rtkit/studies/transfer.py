@@ -1,13 +1,11 @@
 """Do robust features transfer better? The study behind notebook 01 (Salman et al. 2020, Utrera et al. 2021)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import pandas as pd
 
-from rtkit import claims, presets, store, studies
-from rtkit.claims import Verdict
+from rtkit import presets
 from rtkit.data.glyphs import World
 from rtkit.presets import Preset
 from rtkit.sources import Source
@@ -19,9 +17,11 @@ MAIN_EPS = 4 / 255  # the robust source of every main contrast
 PAIR = (0.0, MAIN_EPS)  # its radius and the standard source's
 SHAPES = ("digits", "lower", "greek")  # targets on which shape alone decides
 FINE = "digits_textured"  # the target with a fine cue of its own
-# Chosen on the validation images of seeds 100 and 101 from {0.03, 0.1, 0.3, 1} for either source; both chose the same.
+# One grid for every protocol and either source; `tuning` shows the search.
+LEARNING_RATE_GRID = (0.03, 0.1, 0.3)
 LEARNING_RATES = {"fixed_feature": 0.3, "last_block": 0.1, "last_stage": 0.1, "last_two_stages": 0.1}
 LEARNING_RATES |= {"full_network": 0.1, "scratch": 0.1}
+TUNING_SEEDS = (100, 101)  # no verdict uses them
 
 
 @dataclass(frozen=True)
@@ -144,221 +144,26 @@ def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFr
     return pd.DataFrame([row for cell in todo for row in cells.rows(cell)])
 
 
-def core(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the default world, without the second standard source that serves as a control."""
-    world = World()
-    same = (frame.texture_amplitude == world.texture_amplitude) & (frame.shape_reliability == world.shape_reliability)
-    return frame[same & (frame.seed == frame.source_seed)]
+def tuning(preset: str = "glyphs") -> pd.DataFrame:
+    """Validation accuracy in percent of every protocol, by source and learning rate, on the tuning seeds.
 
-
-def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
-    """The rows whose columns have the given values; a tuple as a value means any of its members."""
-    for column, value in where.items():
-        frame = frame[frame[column].isin(value) if isinstance(value, tuple) else frame[column] == value]
-    return frame
-
-
-def score(frame: pd.DataFrame, source: str, metric: str = "clean_accuracy", **where) -> float:
-    """Mean of a metric over all matching rows (see `pick`), in percent.
-
-    Raises:
-        KeyError: no row matches.
+    Targets are digits and lower-case letters, with the smallest and the largest n. The learning rates of the study are
+    those whose mean over both sources is highest; one rate serves both, so that neither is favoured.
     """
-    found = pick(frame, source=source, metric=metric, **where)
-    if not len(found):
-        raise KeyError(f"no {metric} of source {source!r} at {where}")
-    return 100 * found.value.mean()
-
-
-def arms(frame: pd.DataFrame, eps: float = MAIN_EPS, **where) -> tuple[float, float]:
-    """Scores of the robust and of the standard source, in percent."""
-    return score(frame, "robust", source_eps=eps, **where), score(frame, "standard", **where)
-
-
-def gain(frame: pd.DataFrame, eps: float = MAIN_EPS, **where) -> float:
-    """Robust minus standard source, in points."""
-    robust, standard = arms(frame, eps, **where)
-    return robust - standard
-
-
-def gain_interval(frame: pd.DataFrame, eps: float = MAIN_EPS, **where) -> claims.Interval:
-    """The gain over the replicates of the default world, in points, with its 95 % interval."""
-    return claims.interval([gain(part, eps, **where) for _, part in core(frame).groupby("seed")])
-
-
-def effect_interval(frame: pd.DataFrame, claim: str, part: str = "") -> claims.Interval:
-    """A claim's effect (or one part of it) over the replicates, whatever its verdict."""
-    values = [EFFECTS[claim](replicate) for _, replicate in core(frame).groupby("seed")]
-    return claims.interval([value[part] if part else value for value in values])
-
-
-def best_eps(frame: pd.DataFrame, **where) -> float:
-    """The source eps, zero included, with the highest validation accuracy."""
-    robust = frame[(frame.source == "robust")].source_eps.unique()
-    scores = {0.0: score(frame, "standard", "validation_accuracy", **where)}
-    scores |= {eps: score(frame, "robust", "validation_accuracy", source_eps=eps, **where) for eps in sorted(robust)}
-    return max(scores, key=scores.get)
-
-
-def few(frame: pd.DataFrame) -> int:
-    """The number of target images at which every source and every protocol of the frame was run."""
-    return int(frame[frame.target == FINE].n_train.min())
-
-
-def _best_gain(frame: pd.DataFrame, method: str) -> float:
-    """Gain of the robust source whose eps validation chose, target by target, then averaged."""
-    out = []
-    for target in SHAPES:
-        where = {"method": method, "target": target, "n_train": few(frame)}
-        tried = {
-            eps: score(frame, "robust", "validation_accuracy", source_eps=eps, **where)
-            for eps in pick(frame, source="robust", **where).source_eps.unique()
-        }
-        out.append(gain(frame, max(tried, key=tried.get), **where))
-    return sum(out) / len(out)
-
-
-def _sizes(frame: pd.DataFrame) -> list[int]:
-    return sorted(frame[(frame.method == "last_stage") & (frame.source == "robust")].n_train.unique())
-
-
-def _faster(frame: pd.DataFrame) -> float:
-    early = frame[frame.metric == "accuracy_at_step"]
-    where = {"method": "last_stage", "target": SHAPES, "n_train": int(early.n_train.min())}
-    first = gain(frame, metric="accuracy_at_step", step=int(early.step.min()), **where)
-    return first - gain(frame, **where)
-
-
-def _blocks(frame: pd.DataFrame) -> dict[str, float]:
-    where = {"n_train": few(frame), "source_eps": MAIN_EPS}
-
-    def more(longer: str, shorter: str, target) -> float:
-        longer = score(frame, "robust", method=longer, target=target, **where)
-        return longer - score(frame, "robust", method=shorter, target=target, **where)
-
-    dissimilar, similar = more("last_stage", "last_block", "digits"), more("last_stage", "last_block", "lower")
-    return {
-        "last stage against last block, digits minus letters": dissimilar - similar,
-        "last stage against last two stages": -more("last_two_stages", "last_stage", SHAPES[:2]),
+    chosen, sizes = presets.get(preset), PLANS[preset].n_train
+    budget = {"steps": chosen.steps, "batch_size": chosen.batch_size}
+    todo = {
+        Cell("tuning", Source.of(chosen, kind, eps, seed), seed, target, protocol, (n,), lr=lr, **budget): lr
+        for seed in TUNING_SEEDS
+        for kind, eps in (("standard", 0.0), ("robust", MAIN_EPS))
+        for protocol in LEARNING_RATES
+        for lr in LEARNING_RATE_GRID
+        for target in SHAPES[:2]
+        for n in (min(sizes), max(sizes))
+        if not (protocol == "scratch" and kind == "robust")
     }
-
-
-def _depends(frame: pd.DataFrame) -> float:
-    where = {"method": "fixed_feature", "n_train": few(frame)}
-    return 255 * (best_eps(frame, target=SHAPES, **where) - best_eps(frame, target=FINE, **where))
-
-
-def _resolution(frame: pd.DataFrame) -> dict[str, float]:
-    where = {"method": "fixed_feature", "n_train": few(frame)}
-    low, native = gain(frame, target=f"{FINE}_low", **where), gain(frame, target=FINE, **where)
-    return {"change of the gain": low - native, "gain at low resolution": low}
-
-
-def _last_stage(sizes: slice):
-    return lambda frame: {"method": "last_stage", "target": SHAPES, "n_train": tuple(_sizes(frame)[sizes])}
-
-
-_FEW, _ALL, _FIXED = _last_stage(slice(None, -1)), _last_stage(slice(-1, None)), {"method": "fixed_feature"}
-
-EFFECTS: dict[str, claims.Effect] = {
-    "U-C1": lambda frame: gain(frame, **_FEW(frame)),
-    "U-C2": lambda frame: gain(frame, **_last_stage(slice(1))(frame)) - gain(frame, **_ALL(frame)),
-    "U-C3": lambda frame: gain(frame, **_ALL(frame)),
-    "U-C4": _faster,
-    "U-C5": lambda frame: gain(frame, target=SHAPES, **_FIXED),
-    "U-C6": _blocks,
-    "U-C7": lambda frame: gain(frame, **_FEW(frame)) - gain(frame, 8 / 255, **_FEW(frame)),
-    "S-C1": lambda frame: _best_gain(frame, "fixed_feature"),
-    "S-C2": lambda frame: _best_gain(frame, "full_network"),
-    "S-C4": _depends,
-    "S-C5": _resolution,
-}
-ARMS = {
-    "U-C1": lambda frame: arms(frame, **_FEW(frame)),
-    "U-C3": lambda frame: arms(frame, **_ALL(frame)),
-    "U-C5": lambda frame: arms(frame, target=SHAPES, **_FIXED),
-    "S-C1": lambda frame: arms(frame, target=SHAPES, n_train=few(frame), **_FIXED),
-    "S-C2": lambda frame: arms(frame, target=SHAPES, n_train=few(frame), method="full_network"),
-}
-
-
-def phase(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the phase diagram compares: fixed features, digits and lower case, the smallest common n."""
-    seeds = tuple(frame[frame.shape_reliability != World().shape_reliability].seed.unique()) or tuple(
-        frame.seed.unique()
-    )
-    rows = pick(frame, method="fixed_feature", metric="clean_accuracy", target=SHAPES[:2], source_eps=PAIR, seed=seeds)
-    rows = pick(rows[rows.seed == rows.source_seed], source=("standard", "robust"))
-    return pick(rows, n_train=PLANS["glyphs-full"].n_train[0]) if len(rows.n_train.unique()) > 1 else rows
-
-
-@dataclass(frozen=True)
-class Control:
-    """A check on the experiment itself: what must hold, whether it does, and the interval that says so."""
-
-    name: str
-    expected: str
-    holds: bool
-    interval: claims.Interval
-
-
-def controls(frame: pd.DataFrame) -> list[Control]:
-    """The study's controls on the default world, in points; a study whose controls fail is not judged."""
-    main, n = core(frame), few(core(frame))
-    where = {"method": "fixed_feature", "n_train": n, "target": SHAPES[:2]}
-
-    def over_seeds(value, confidence: float = claims.CONFIDENCE) -> claims.Interval:
-        return claims.interval([value(seed, part) for seed, part in main.groupby("seed")], confidence)
-
-    def second(seed: int, part: pd.DataFrame) -> float:
-        other = frame[(frame.seed == seed) & (frame.source_seed == seed + 1000)]
-        return score(other, "standard", **where) - score(part, "standard", **where)
-
-    # At 99 % the null control, which is sound, stops one study in a hundred.
-    null = over_seeds(second, 0.99)
-    textures = over_seeds(lambda _, part: gain(part, **where | {"target": "textures"}))
-    trained = over_seeds(lambda _, part: score(part, "standard", **where) - score(part, "untrained", **where))
-    lean = over_seeds(lambda _, part: gain(part, metric="shape_bias"))
-    blind = claims.interval([-value for value in main[main.metric == "self_check_warnings"].value])
-    return [
-        Control("two standard sources of different seed", "differ by nothing", null.low <= 0 <= null.high, null),
-        Control("robust minus standard, textures only", "below zero", textures.high < 0, textures),
-        Control("standard minus untrained source", "above zero", trained.low > 0, trained),
-        Control("shape bias, robust minus standard", "above zero", lean.low > 0, lean),
-        Control("self-checks of the attacks", "no warning", blind.effect == 0, blind),
-    ]
-
-
-def collapsed(frame: pd.DataFrame) -> list[int]:
-    """Replicates with a source that collapsed in training or is less than half as accurate as the standard one."""
-    out = []
-    for seed, part in core(frame).groupby("seed"):
-        rows = part[(part.target == "source") & (part.metric == "clean_accuracy")]
-        weak = rows.value.min() < 0.5 * rows[rows.source == "standard"].value.mean()
-        if weak or part[part.metric == "collapsed"].value.any():
-            out.append(int(seed))
-    return out
-
-
-def verdicts(frame: pd.DataFrame, preset: str) -> dict[str, Verdict]:
-    """Judge every claim that this study can speak of, by id."""
-    scope, main = presets.get(preset).scope, core(frame)
-    if scope is None:
-        return {name: claims.unjudged(claims.load()[name], preset, "none", "smoke") for name in EFFECTS}
-    failed = [control.name for control in controls(frame) if not control.holds]
-    options = {"preset": preset, "scope": scope, "failed_controls": failed, "collapsed": collapsed(frame)}
-    return {
-        name: claims.judge(claims.load()[name], effect, main, arms=ARMS.get(name), **options)
-        for name, effect in EFFECTS.items()
-    }
-
-
-def publish(frame: pd.DataFrame, preset: str, folder: Path | None = None) -> dict[str, Verdict]:
-    """Judge the frame, keep it with its record (by default under runs/) and return the verdicts by claim."""
-    found = verdicts(frame, preset)
-    record = {"code": store.code_hash((*cells.MODULES, "studies/transfer", "claims"))}
-    record |= {"verdicts": {name: verdict.to_dict() for name, verdict in found.items()}, "collapsed": collapsed(frame)}
-    if len(frame.seed.unique()) > 1:
-        record |= {"controls": [asdict(control) for control in controls(frame)]}
-    studies.publish(STUDY, preset, frame, record, folder)
-    return found
+    sources = list(dict.fromkeys(cell.source for cell in todo))
+    _, rows = spread((cells.train_source, sources, "source networks"), (cells.rows, list(todo), "cells"))
+    frame = pd.DataFrame([row | {"lr": lr} for found, lr in zip(rows, todo.values(), strict=True) for row in found])
+    frame = frame[frame.metric == "validation_accuracy"].assign(value=100 * frame.value)
+    return frame.pivot_table(index=["method", "source"], columns="lr", values="value")
