@@ -1,5 +1,6 @@
 """The presets: which world, which network, which budget. Every notebook takes one by name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rtkit.data.glyphs import World
@@ -41,6 +42,20 @@ PRESETS = {
         Preset("glyphs-full", "mechanism", (0, 1, 2, 3, 4)),
     )
 }
+
+
+def replicates(preset: Preset, seeds: Sequence[int] | None) -> tuple[int, ...]:
+    """The seeds to run: those given, or the preset's own where none are.
+
+    Raises:
+        ValueError: something else than non-negative whole numbers was given.
+    """
+    if not seeds:
+        return preset.seeds
+    if isinstance(seeds, str) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        example = "[0, 1, 2] (papermill takes lists as -y 'seeds: [0, 1, 2]')"
+        raise ValueError(f"seeds must be whole numbers such as {example}, got {seeds!r}")
+    return tuple(dict.fromkeys(seeds))
 
 
 def get(name: str) -> Preset:

@@ -197,6 +197,10 @@ def test_plans():
         assert cell.seed < 100  # tuning seeds are never judged
     with pytest.raises(ValueError, match="no preset is called 'glyph'; there are smoke, glyphs"):
         presets.get("glyph")
+    assert {cell.seed for cell in transfer.plan("glyphs", [7, 7])} == {7}
+    for wrong in ("[0, 1]", [0.5], [-1], ["0"]):
+        with pytest.raises(ValueError, match=r"seeds must be whole numbers such as \[0, 1, 2\]"):
+            transfer.plan("glyphs", wrong)
 
 
 def test_cells_are_read_back_and_an_interrupted_study_resumes(monkeypatch):

@@ -115,7 +115,7 @@ def _phase(preset: Preset, plan: Plan, seed: int) -> list[Cell]:
 def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Cell]:
     """All cells of the study at a preset, without computing any."""
     chosen, size = presets.get(preset), PLANS[preset]
-    seeds = chosen.seeds if seeds is None else seeds
+    seeds = presets.replicates(chosen, seeds)
     made = [cell for seed in seeds for cell in _replicate(chosen, size, seed)]
     made += [cell for seed in seeds if seed in size.phase_seeds for cell in _phase(chosen, size, seed)]
     return list(dict.fromkeys(made))
@@ -125,14 +125,14 @@ def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFr
     """Make the frame of the study, cell by cell; cells and networks in the cache are read.
 
     Args:
-        seeds: the replicates; by default the preset's own.
+        seeds: the replicates; none or an empty list for the preset's own.
 
     Returns:
         One row per observation: `study, method, source, source_eps, target, n_train, seed, metric, value, n_test,
         seconds, gradients, step, source_seed, texture_amplitude, shape_reliability`. Accuracies are fractions.
 
     Raises:
-        ValueError: there is no such preset.
+        ValueError: there is no such preset, or the seeds are no whole numbers.
     """
     todo = plan(preset, seeds)
     missing = [cell for cell in todo if not cells.is_cached(cell)]
