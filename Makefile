@@ -6,6 +6,8 @@
 PYTHON ?= python3
 PRESET ?= glyphs
 BIN := .venv/bin
+# Jupyter refuses to serve root unless told so; in a container everybody is root.
+LAB_OPTIONS := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: reproduce test lab lint figure clean
 
@@ -16,7 +18,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 lab: .venv/ready
-	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=. notebooks/01_robust_features_transfer.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/01_robust_features_transfer.ipynb
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -207,7 +207,7 @@ def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if min(grid.shape) > 1 and grid.to_numpy().min() < 0 < grid.to_numpy().max():
         columns, rows = np.meshgrid(np.arange(grid.shape[1]) + 0.5, np.arange(grid.shape[0]) + 0.5)
         ax.contour(columns, rows, grid.to_numpy(), levels=[0], colors="black", linewidths=2.5, linestyles="--")
-    ax.set_xticks(np.arange(grid.shape[1]) + 0.5, [f"{255 * value:g}" for value in grid.columns])
+    ax.set_xticks(np.arange(grid.shape[1]) + 0.5, [f"{255 * value:g}" for value in grid.columns], rotation=0)
     ax.set_yticks(np.arange(grid.shape[0]) + 0.5, [f"{100 * value:g}" for value in grid.index], rotation=0)
     ax.set(xlabel="texture amplitude (n/255)", ylabel="how often the shape is right (%)")
     return ax

@@ -47,19 +47,25 @@ def verdict(found: Verdict) -> str:
 
 
 def phase(table: pd.DataFrame) -> str:
-    """What the phase diagram shows, from `plots.summary` of the gain by texture amplitude and shape reliability."""
+    """What the phase diagram shows.
+
+    Args:
+        table: `plots.summary` of the gain by texture amplitude and shape reliability, and for each world `bias`, the
+            standard source's shape bias in percent.
+    """
     if len(table) < 2:
         return "A single world makes no phase diagram; the sweep is part of the preset `glyphs-full`."
-    off = (table.texture_amplitude == 0) | (table.shape_reliability == 1)
-    ahead, behind = table.low > 0, table.high < 0
-    parts = [
-        f"Of {len(table)} worlds the robust source is clearly ahead in {ahead.sum()}, clearly behind in {behind.sum()}."
-    ]
-    if off.any() and not off.all():
-        clear = (ahead | behind)[off].sum()
+    ahead, behind = (table.low > 0).sum(), (table.high < 0).sum()
+    parts = [f"Of {len(table)} worlds the robust source is clearly ahead in {ahead}, clearly behind in {behind}."]
+    shape = table.bias > 90
+    if shape.any() and not shape.all():
         parts.append(
-            f"In the {off.sum()} worlds with an off-switch thrown its lead is {table['mean'][off].mean():+.1f} points "
-            f"on average and clearly different from zero in {clear}; in the other {(~off).sum()} it is "
-            f"{table['mean'][~off].mean():+.1f} points on average."
+            f"In the {shape.sum()} worlds whose standard source decides by shape anyway (shape bias above 90 %), it "
+            f"leads by {table['mean'][shape].mean():+.1f} points on average; in the other {(~shape).sum()}, by "
+            f"{table['mean'][~shape].mean():+.1f}."
         )
+    both = table[(table.texture_amplitude == 0) & (table.shape_reliability == 1)]
+    for _, row in both.iterrows():
+        both_off = Interval(row["mean"], row.low, row.high, 0)
+        parts.append(f"With both off-switches thrown, {compare(both_off)}.")
     return " ".join(parts)

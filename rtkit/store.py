@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
+import secrets
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
@@ -73,13 +73,12 @@ def key(config: dict, modules: tuple[str, ...]) -> str:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write under a temporary name, then rename: a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
+        temporary.write_bytes(data)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -208,7 +207,7 @@ def load_record(path: Path) -> dict:
 def save_frame(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame as compressed CSV, the same bytes for the same frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    text = frame.to_csv(index=False, lineterminator="\n")
     write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
 

@@ -164,6 +164,19 @@ def test_prose_of_one_replicate_and_of_change():
     assert "Not judged: smoke" in prose.verdict(claims.unjudged(claims.load()["U-C1"], "smoke", "none", "smoke"))
 
 
+@pytest.mark.parametrize(
+    ("lead", "word"), [(20.0, "ahead in 3, clearly behind in 0"), (-20.0, "ahead in 0, clearly behind in 3")]
+)
+def test_prose_of_the_phase_diagram_follows_the_table(lead, word):
+    table = pd.DataFrame({"texture_amplitude": [0.0, 0.04, 0.04], "shape_reliability": [1.0, 0.85, 1.0]})
+    table = table.assign(mean=lead, low=lead - 1, high=lead + 1, bias=[100.0, 10.0, 95.0])
+    sentence = prose.phase(table)
+    assert word in sentence
+    assert "In the 2 worlds whose standard source decides by shape" in sentence
+    assert ("**ahead**" if lead > 0 else "**behind**") in sentence
+    assert "single world" in prose.phase(table[:1])
+
+
 def test_summary_averages_targets_before_replicates():
     frame = pd.DataFrame(
         {"source": "robust", "seed": [0, 0, 1, 1], "target": ["a", "b"] * 2, "value": [0.1, 0.3, 0.2, 0.4]}

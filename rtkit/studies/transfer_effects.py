@@ -160,6 +160,13 @@ def phase(frame: pd.DataFrame) -> pd.DataFrame:
     return pick(rows, n_train=PLANS["glyphs-full"].n_train[0]) if len(rows.n_train.unique()) > 1 else rows
 
 
+def worlds(frame: pd.DataFrame) -> pd.DataFrame:
+    """The standard source's shape bias in percent, a column `bias`, by texture amplitude and shape reliability."""
+    rows = pick(frame[frame.seed == frame.source_seed], source="standard", metric="shape_bias")
+    means = 100 * rows.groupby(["texture_amplitude", "shape_reliability"]).value.mean()
+    return means.rename("bias").reset_index()
+
+
 @dataclass(frozen=True)
 class Control:
     """A check on the experiment itself: what must hold, whether it does, and the interval that says so."""
