@@ -131,7 +131,7 @@ def few_shot(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def by_eps(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Test accuracy against the source's eps (0 is the standard source), a line per target."""
-    ax = _axes(ax)
+    ax = _axes(ax, (8, 4.2))
     frame = frame[frame.source.isin(["standard", "robust"])]
     levels = sorted(frame.source_eps.unique())
     table = summary(frame, ["target", "source_eps"])
