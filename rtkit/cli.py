@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from rtkit import presets
+from rtkit import PRESETS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -11,7 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rtkit", description="A study kit on robust transfer learning.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     wanted = {
-        "choices": list(presets.PRESETS),
+        "choices": PRESETS,
         "default": "glyphs",
         "help": "world, network and budget (default: glyphs)",
     }
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     # Imported here so that --help and a mistyped word answer at once.
-    from rtkit import claims, runner
+    from rtkit import runner
 
     try:
         if arguments.command == "run":
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
                 return 0
             frame = transfer.run(arguments.preset)
             effects.publish(frame, arguments.preset)
-        print(claims.table(runner.scorecard(arguments.preset)).to_string(max_colwidth=60))
+        runner.print_scorecard(arguments.preset)
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from here", file=sys.stderr)
         return 130

@@ -6,25 +6,28 @@ from pathlib import Path
 
 import papermill
 
-from rtkit import claims, presets, store, studies
-from rtkit.claims import Verdict
+from rtkit import PRESETS, store
 
 NOTEBOOKS = store.ROOT / "notebooks"
 
 
-def scorecard(preset: str) -> list[Verdict]:
-    """All claims at a preset, from the records of the reader's own runs.
+def print_scorecard(preset: str) -> None:
+    """Print every claim with the verdict of the reader's own runs at a preset, or the reason why there is none.
 
     Raises:
         ValueError: there is no such preset.
     """
+    # Imported here: while notebooks run, this process needs none of torch's memory.
+    from rtkit import claims, presets, studies
+    from rtkit.claims import Verdict
+
     scope = presets.get(preset).scope
     judged = {}
     for study in studies.NAMES:
         path = studies.record_path(study, preset)
         if path.exists():
             judged |= {name: Verdict(**found) for name, found in store.load_record(path)["verdicts"].items()}
-    return claims.scorecard(preset, scope, judged, studies.NAMES)
+    print(claims.table(claims.scorecard(preset, scope, judged, studies.NAMES)).to_string(max_colwidth=60))
 
 
 def run(notebooks: list[Path], preset: str) -> int:
@@ -35,7 +38,8 @@ def run(notebooks: list[Path], preset: str) -> int:
     Raises:
         ValueError: there is no such preset.
     """
-    presets.get(preset)
+    if preset not in PRESETS:
+        raise ValueError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
     folder = store.RUNS / "notebooks" / preset
     folder.mkdir(parents=True, exist_ok=True)
     failed = []
@@ -48,8 +52,7 @@ def run(notebooks: list[Path], preset: str) -> int:
         except papermill.PapermillExecutionError as error:
             failed.append(notebook.name)
             print(f"{notebook.name} failed: {error.ename}: {error.evalue}", file=sys.stderr)
-    with_numbers = claims.table(scorecard(preset)).to_string(max_colwidth=60)
-    print(with_numbers)
+    print_scorecard(preset)
     print(f"\nexecuted notebooks: {os.path.relpath(folder)}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

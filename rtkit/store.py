@@ -17,12 +17,13 @@ from dataclasses import asdict, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
-import pandas as pd
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+
+if TYPE_CHECKING:  # at run time they are imported where they are needed: the command line reads paths only
+    import pandas as pd
+    import torch
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parent
@@ -90,7 +91,7 @@ def _cached(path: Path, read: Callable, compute: Callable, write: Callable):
             return read(path)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             warnings.warn(f"{path} is damaged ({error}); computing it again", DamagedFile, stacklevel=4)
             path.unlink(missing_ok=True)
             return None
@@ -139,27 +140,33 @@ def cell(study: str, config: dict, modules: tuple[str, ...], compute: Callable[[
     return _cached(cell_path(study, config, modules), lambda path: _unseal(path)["rows"], compute, write)
 
 
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
+def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def network(config: dict, compute: Callable[[], tuple[dict, dict]]) -> tuple[dict[str, torch.Tensor], dict]:
+def network(config: dict, compute: Callable[[], tuple[dict, dict]]) -> tuple[dict[str, "torch.Tensor"], dict]:
     """Return a trained network's (state_dict, facts about its training), trained at most once.
 
     Args:
         compute: trains it and returns both; the facts must be plain JSON values.
     """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save
+
     path = RUNS / "networks" / f"{key(config, SOURCE_MODULES)}.safetensors"
 
     def read(path):
         if not path.exists():
             raise FileNotFoundError(path)
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        try:
+            with safe_open(path, framework="pt") as file:
+                meta = file.metadata()
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
         if _digest(state) != meta["digest"]:
             raise ValueError("its checksum does not match")
         return state, json.loads(meta["facts"])
@@ -204,13 +211,15 @@ def load_record(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def save_frame(frame: pd.DataFrame, path: Path) -> None:
+def save_frame(frame: "pd.DataFrame", path: Path) -> None:
     """Write a frame as compressed CSV, the same bytes for the same frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = frame.to_csv(index=False, lineterminator="\n")
     write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
 
-def load_frame(path: Path) -> pd.DataFrame:
+def load_frame(path: Path) -> "pd.DataFrame":
     """Read a frame written by `save_frame`."""
+    import pandas as pd
+
     return pd.read_csv(path)

@@ -86,6 +86,14 @@ def test_help_and_unknown_words():
         assert "Traceback" not in done.stderr
 
 
+def test_the_command_line_knows_every_preset_without_torch():
+    from rtkit import PRESETS, presets
+
+    assert tuple(presets.PRESETS) == PRESETS
+    code = "import sys, rtkit.cli, rtkit.runner; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_scorecard_lists_every_claim(capsys):
     assert cli.main(["scorecard", "--preset", "glyphs"]) == 0
     lines = capsys.readouterr().out.splitlines()
