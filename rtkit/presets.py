@@ -37,7 +37,7 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("smoke", None, (0,), 8, n_source=400, n_source_test=100, source_steps=6, steps=3),
+        Preset("smoke", None, (0,), 8, n_source=200, n_source_test=60, source_steps=6, steps=3),
         Preset("glyphs", "mechanism", (0, 1, 2, 3, 4)),
         Preset("glyphs-full", "mechanism", (0, 1, 2, 3, 4)),
     )

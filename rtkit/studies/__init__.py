@@ -46,19 +46,20 @@ def _prepare_worker() -> None:
     torch.set_flush_denormal(True)
 
 
-def spread(*stages: tuple[Callable, Sequence, str]) -> list[list]:
+def spread(*stages: tuple[Callable, Sequence, str], alone: bool = False) -> list[list]:
     """Run stages of independent tasks one after the other, one process a core with one thread each.
 
     Args:
         stages: (function, tasks, title); `function(task)` is called for every task, under a progress bar of that title.
+        alone: stay in this process, for work that is over before others have started.
 
     Returns:
         The results of each stage, in the order of its tasks. An error or an interrupt stops what has not begun and is
         raised; what was finished by then stays in the cache.
     """
     count = min(workers(), max(len(tasks) for _, tasks, _ in stages))
-    if count <= 1:
-        return [[function(task) for task in tqdm(tasks, title)] for function, tasks, title in stages]
+    if alone or count <= 1:
+        return [[function(task) for task in tqdm(tasks, title, mininterval=1)] for function, tasks, title in stages]
     compute.bf16()  # one timed probe before every worker wants one
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # children read it when they import torch

@@ -31,12 +31,14 @@ class Plan:
     Args:
         eps: radii of the robust sources.
         n_train: sizes of the target subset; contrasts at a single size use the first, the learning curve the second.
+        probed: targets of the convex probe.
         amplitudes, reliabilities, phase_seeds: the grid of worlds of the phase diagram and its replicates.
         extended: every protocol at every size for every robust source, instead of the core.
     """
 
     eps: tuple[float, ...] = (MAIN_EPS,)
     n_train: tuple[int, ...] = (100, 400, 900)
+    probed: tuple[str, ...] = SHAPES
     amplitudes: tuple[float, ...] = ()
     reliabilities: tuple[float, ...] = ()
     phase_seeds: tuple[int, ...] = ()
@@ -44,7 +46,7 @@ class Plan:
 
 
 PLANS = {
-    "smoke": Plan(n_train=(20, 40)),
+    "smoke": Plan(n_train=(20, 40), probed=SHAPES[:1]),
     "glyphs": Plan(),
     "glyphs-full": Plan(
         eps=(0.5 / 255, 1 / 255, 2 / 255, MAIN_EPS, 8 / 255),
@@ -78,7 +80,7 @@ def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Cell]:
     made = [Cell(STUDY, one, seed, "source", "none", n_test=preset.n_source_test) for one in (standard, noise, *robust)]
     made += [cell(one, target, "last_stage", n) for one in both for target in SHAPES for n in sizes]
     made += [cell(one, target, "full_network", n) for one in both for target in SHAPES]
-    made += [Cell(STUDY, one, seed, target, "probe", (n,)) for one in both for target in SHAPES]
+    made += [Cell(STUDY, one, seed, target, "probe", (n,)) for one in both for target in plan.probed]
     made += [cell(main, target, protocol, n) for target in two for protocol in ("last_block", "last_two_stages")]
     fixed = (*SHAPES, FINE, f"{FINE}_low", "textures")
     made += [cell(one, target, "fixed_feature", n) for one in (standard, *robust) for target in fixed]
@@ -140,7 +142,8 @@ def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFr
     # Long trainings first, so that no core is left alone with one at the end.
     sources.sort(key=lambda source: source.kind != "robust")
     if missing:
-        spread((cells.train_source, sources, "source networks"), (cells.rows, missing, "cells"))
+        stages = ((cells.train_source, sources, "source networks"), (cells.rows, missing, "cells"))
+        spread(*stages, alone=presets.get(preset).scope is None)
     return pd.DataFrame([row for cell in todo for row in cells.rows(cell)])
 
 
