@@ -18,11 +18,11 @@ def transfer_sentence(frame: pd.DataFrame, target: str, protocol: str, eps: floa
     if not {"standard", "robust"} <= set(table.index):
         return f"No run with {n} images of {plots.TARGETS[target]} and source eps {255 * eps:g}/255 in this frame."
     gain = plots.summary(plots.differences(pair, ["target"]), ["target"]).iloc[0]
-    word = "ahead" if gain.low > 0 else "behind" if gain.high < 0 else "not told apart"
+    word = "Robust is ahead" if gain.low > 0 else "Robust is behind" if gain.high < 0 else "The two are not told apart"
     return (
         f"{n} images of {plots.TARGETS[target]}, {plots.PROTOCOLS[protocol]}: "
         f"standard {table['mean']['standard']:.1f} %, "
-        f"robust at eps {255 * eps:g}/255 {table['mean']['robust']:.1f} %. Robust is {word}: "
+        f"robust at eps {255 * eps:g}/255 {table['mean']['robust']:.1f} %. {word}: "
         f"{gain['mean']:+.1f} points [{gain.low:+.1f}, {gain.high:+.1f}], {pair.seed.nunique()} replicates."
     )
 
@@ -33,7 +33,7 @@ def transfer_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
     frame = frame[(frame.metric == "clean_accuracy") & (frame.n_train > 0)]
     runs = frame[frame.source == "robust"]
     levels, sizes = sorted(runs.source_eps.unique()), sorted(runs.n_train.unique())
-    options = {"continuous_update": False, "style": {"description_width": "9em"}, "layout": {"width": "32em"}}
+    options = {"continuous_update": False, "style": {"description_width": "8em"}, "layout": {"width": "24em"}}
     target = ipywidgets.Dropdown(
         options=[(plots.TARGETS[name], name) for name in plots.TARGETS if name in set(runs.target)],
         description="target",
@@ -63,11 +63,12 @@ def transfer_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
         part = frame[(frame.target == target.value) & (frame.method == protocol.value)]
         part = part[(part.source != "robust") | (part.source_eps == eps.value)]
         part = part[part.source.isin(["standard", "robust", "noise"])]
-        figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+        figure, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
         if len(part):
             plots.few_shot(part, ax)
+            ax.legend(title="source", loc="lower right")
         ax.axvline(n.value, color="black", lw=1, ls=":")
-        ax.set(ylim=(0, 100), xscale="log", xlim=(0.8 * sizes[0], 1.25 * sizes[-1]))
+        ax.set(ylim=(0, 100), xlim=(0.8 * sizes[0], 1.25 * sizes[-1]))
         with canvas:
             canvas.clear_output(wait=True)
             display(figure)
@@ -81,4 +82,4 @@ def transfer_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
         control.observe(update, "value")
     reset.on_click(restore)
     update()
-    return ipywidgets.VBox([*controls, reset, sentence, canvas])
+    return ipywidgets.VBox([sentence, ipywidgets.HBox([ipywidgets.VBox([*controls, reset]), canvas])])

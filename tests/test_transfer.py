@@ -190,7 +190,8 @@ def test_summary_averages_targets_before_replicates():
 def test_the_explorer_moves():
     frame = made_up(0.10)
     box = widgets.transfer_explorer(frame)
-    target, protocol, eps, n, reset, sentence, _ = box.children
+    sentence, row = box.children
+    target, protocol, eps, n, reset = row.children[0].children
     before = sentence.value
     assert "digits (real), last stage" in before
     n.value = 900
