@@ -1,7 +1,7 @@
 """Attacks: how to find, within a threat model, the image that a network gets most wrong."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -158,7 +158,7 @@ def pgd(
         best = torch.where(better.view(-1, *[1] * (x.dim() - 1)), candidate.detach(), best)
         best_loss = torch.where(better, value, best_loss)
 
-    with frozen(model, batch_statistics=batch_statistics) if isinstance(model, nn.Module) else torch.enable_grad():
+    with frozen(model, batch_statistics=batch_statistics) if isinstance(model, nn.Module) else nullcontext():
         if keep_best:
             remember(x, _loss(model, x, y, loss))
         for _ in range(restarts):

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, update_bn
 
@@ -83,6 +82,10 @@ class Phase:
             raise ValueError(f"steps, lr and batch_size must be positive, got {self!r}")
         if self.batchnorm not in ("adapt", "frozen"):
             raise ValueError(f"batchnorm must be 'adapt' or 'frozen', got {self.batchnorm!r}")
+        if self.averaging and self.trainable is not None and self.batchnorm == "frozen":
+            raise ValueError(
+                "averaging estimates BatchNorm statistics anew, which frozen layers must keep: use 'adapt'"
+            )
 
 
 @dataclass
@@ -212,7 +215,5 @@ def _watch(net: Network, held_out: Images, threat: ThreatModel) -> float:
 def _adopt(net: Network, average: AveragedModel, x: torch.Tensor, batch: int) -> None:
     """Put averaged weights into the network and estimate their BatchNorm statistics on the training images."""
     net.load_state_dict(average.module.state_dict())
-    frozen_norms = not any(module.training for module in net.modules() if isinstance(module, _BatchNorm))
-    if not frozen_norms:
-        with compute.autocast():
-            update_bn((compute.to_pixels(part) for part in x.split(batch)), net)
+    with compute.autocast():
+        update_bn((compute.to_pixels(part) for part in x.split(batch)), net)

@@ -138,6 +138,8 @@ def test_bad_settings_are_named():
         Phase(steps=0, lr=0.1)
     with pytest.raises(ValueError, match="batchnorm must be 'adapt' or 'frozen', got 'eval'"):
         Phase(steps=1, lr=0.1, batchnorm="eval")
+    with pytest.raises(ValueError, match="averaging estimates BatchNorm statistics anew"):
+        Phase(steps=1, lr=0.1, trainable=2, batchnorm="frozen", averaging=0.5)
     with pytest.raises(ValueError, match="no source is called 'strong'; there are standard"):
         methods.source("strong", 0.0, 1, 0.1)
     with pytest.raises(ValueError, match="no protocol is called 'linear'"):

@@ -115,7 +115,7 @@ def _textures(world: World, seed: int) -> tuple[torch.Tensor, np.ndarray]:
     return glyphs.compose(np.zeros((len(labels), glyphs.SIZE, glyphs.SIZE), np.uint8), labels, world, rng), labels
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=12)
 def target(name: str, world: World, seed: int) -> Target:
     """Make the target task `name` for one replicate: 900 images to draw from, 300 to choose on, 597 to judge on.
 
