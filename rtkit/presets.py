@@ -18,7 +18,7 @@ class Preset:
         source_steps: SGD steps of 128 images for a source network; source_lr: their peak learning rate.
         steps: SGD steps of `batch_size` images that every transfer method gets, however many images there are.
 
-    The numbers were chosen on seeds 100 to 109, which no verdict uses.
+    The numbers were chosen on seeds 100 to 103, which no verdict uses.
     """
 
     name: str

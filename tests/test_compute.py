@@ -37,7 +37,7 @@ def test_another_torch_or_a_damaged_verdict_means_another_probe(gate, monkeypatc
         gate.write_text(text)
         compute.bf16.cache_clear()
         assert compute.bf16()
-    assert len(probes) == 4
+    assert len(probes) == 12
 
 
 def test_no_units_no_probe(gate, monkeypatch):

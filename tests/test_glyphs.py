@@ -14,7 +14,7 @@ from rtkit.data import glyphs, targets
 from rtkit.data.glyphs import World
 
 DRAWN_WITH = {"numpy": "2.4.6", "pillow": "13.0.0", "matplotlib": "3.11.2"}
-DIGEST = "209525ef12228a9c28b48a0a01446848c52fa7a2c275df93219e9585df2b13bc"
+DIGEST = "c576a52fe4f89005e55480ec014f3cfc0f9e4a62ec0c7f81f8b9aa377502c660"
 LETTERS = glyphs.SOURCE_LETTERS
 
 

@@ -49,7 +49,7 @@ class World:
         ValueError: a knob lies outside its range.
     """
 
-    texture_amplitude: float = 10 / 255
+    texture_amplitude: float = 14 / 255
     texture_reliability: float = 1.0
     shape_reliability: float = 0.85
     contrast: tuple[float, float] = (0.4, 0.8)

@@ -49,7 +49,7 @@ PLANS = {
     "smoke": Plan(n_train=(20, 40), probed=SHAPES[:1]),
     "glyphs": Plan(),
     "glyphs-full": Plan(
-        eps=(0.5 / 255, 1 / 255, 2 / 255, MAIN_EPS, 8 / 255),
+        eps=(1 / 255, 2 / 255, MAIN_EPS, 8 / 255),
         n_train=(100, 400, 50, 200, 900),
         amplitudes=(0, 4 / 255, 10 / 255, 20 / 255),
         reliabilities=(0.7, 0.85, 0.95, 1.0),
