@@ -151,13 +151,15 @@ ARMS = {
 
 
 def phase(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that the phase diagram compares: fixed features, digits and lower case, the smallest common n."""
-    seeds = tuple(frame[frame.shape_reliability != World().shape_reliability].seed.unique()) or tuple(
-        frame.seed.unique()
-    )
-    rows = pick(frame, method="fixed_feature", metric="clean_accuracy", target=SHAPES[:2], source_eps=PAIR, seed=seeds)
+    """The rows that the phase diagram compares: fixed features, digits and lower case, one n, the grid of worlds.
+
+    A frame without the grid gives its default world alone.
+    """
+    plan = PLANS["glyphs-full"]
+    rows = pick(frame, method="fixed_feature", metric="clean_accuracy", target=SHAPES[:2], source_eps=PAIR)
     rows = pick(rows[rows.seed == rows.source_seed], source=("standard", "robust"))
-    return pick(rows, n_train=PLANS["glyphs-full"].n_train[0]) if len(rows.n_train.unique()) > 1 else rows
+    grid = pick(rows, texture_amplitude=plan.amplitudes, shape_reliability=plan.reliabilities, n_train=plan.n_train[0])
+    return grid if len(grid) else pick(rows, n_train=few(frame))
 
 
 def worlds(frame: pd.DataFrame) -> pd.DataFrame:
