@@ -93,7 +93,7 @@ def _by_source(ax: Axes, table: pd.DataFrame, x: str, dodge: float = 1.0) -> Non
         part = table[table.source == name]
         place = part[x] * dodge ** (k - (len(present) - 1) / 2)
         _bars(ax, place, part, label=name, color=COLOURS[name], marker=MARKERS[name])
-    ax.legend(title="source")
+    ax.legend(title="source", loc="lower right")
 
 
 def images(x: torch.Tensor, titles: Sequence[str] = (), ax: Axes | None = None, columns: int = 10) -> Axes:

@@ -66,7 +66,6 @@ def transfer_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
         figure, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
         if len(part):
             plots.few_shot(part, ax)
-            ax.legend(title="source", loc="lower right")
         ax.axvline(n.value, color="black", lw=1, ls=":")
         ax.set(ylim=(0, 100), xlim=(0.8 * sizes[0], 1.25 * sizes[-1]))
         with canvas:
