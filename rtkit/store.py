@@ -213,7 +213,6 @@ def load_record(path: Path) -> dict:
 
 def save_frame(frame: "pd.DataFrame", path: Path) -> None:
     """Write a frame as compressed CSV, the same bytes for the same frame."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = frame.to_csv(index=False, lineterminator="\n")
     write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
