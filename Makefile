@@ -6,6 +6,8 @@
 PYTHON ?= python3
 PRESET ?= glyphs
 BIN := .venv/bin
+# Before torch is loaded anywhere; rtkit/__init__.py says why.
+export OMP_WAIT_POLICY ?= PASSIVE
 # Jupyter refuses to serve root unless told so; in a container everybody is root.
 LAB_OPTIONS := $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -25,7 +27,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 
 figure: .venv/ready
-	$(BIN)/python -m rtkit.plots results/phase_diagram.png
+	$(BIN)/python -m rtkit.plots.transfer results/phase_diagram.png
 
 # Rebuilt when what is to be installed changes; a half-finished installation leaves no mark and is taken up again.
 .venv/ready: pyproject.toml requirements.lock

@@ -1,49 +1,103 @@
-"""The command line: `rtkit run`, `rtkit study`, `rtkit scorecard`."""
+"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `report`, `doctor`."""
 
 import argparse
+import os
 import sys
+from importlib import import_module
 
 from rtkit import PRESETS
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command; return the exit status (2 where the arguments make no sense)."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rtkit", description="A study kit on robust transfer learning.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    wanted = {
-        "choices": PRESETS,
-        "default": "glyphs",
-        "help": "world, network and budget (default: glyphs)",
-    }
-    run = commands.add_parser("run", help="execute the notebooks and print the scorecard")
-    run.add_argument("--preset", **wanted)
-    study = commands.add_parser("study", help="compute a study's frame and verdicts without Jupyter")
-    study.add_argument("name", choices=["transfer"])
-    study.add_argument("--preset", **wanted)
+
+    def add(name: str, text: str, preset: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        if preset:
+            command.add_argument("--preset", default="glyphs", help=f"one of {', '.join(PRESETS)} (default: glyphs)")
+        return command
+
+    run = add("run", "execute notebooks, each in a process of its own, and print the scorecard")
+    run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number or name, such as 01 (default: all)")
+    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
+                     help="a notebook's parameter, such as -p seeds '[0, 1]' (see rtkit list)")  # fmt: skip
+    study = add("study", "compute a study's frame and verdicts without Jupyter")
+    study.add_argument("name", metavar="NAME", help="a study or the number of its notebook (see rtkit list)")
     study.add_argument("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
-    score = commands.add_parser("scorecard", help="print every claim with the verdict of your own runs")
-    score.add_argument("--preset", **wanted)
+    add("list", "list notebooks with their parameters, studies and presets", preset=False)
+    score = add("scorecard", "print every claim with the verdict of your own runs")
+    score.add_argument("--json", action="store_true", help="as a list of objects")
+    add("report", "write the executed notebooks and the scorecard as HTML to be read offline")
+    add("doctor", "tell what this machine offers: versions, device, number format, data", preset=False)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; return the exit status (2 where the arguments make no sense)."""
+    parser = _parser()
     arguments = parser.parse_args(argv)
 
-    # Imported here so that --help and a mistyped word answer at once.
+    # Imported here so that --help answers at once.
     from rtkit import runner
 
     try:
-        if arguments.command == "run":
-            return runner.run(sorted(runner.NOTEBOOKS.glob("[0-9]*.ipynb")), arguments.preset)
-        if arguments.command == "study":
-            from rtkit.studies import transfer
-            from rtkit.studies import transfer_effects as effects
-
-            if arguments.tune:
-                print(transfer.tuning(arguments.preset).round(1).to_string())
-                return 0
-            frame = transfer.run(arguments.preset)
-            effects.publish(frame, arguments.preset)
-        runner.print_scorecard(arguments.preset)
+        return _command(arguments)
+    except runner.UsageError as error:
+        parser.exit(2, f"rtkit: {error}\n")
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    from rtkit import records, runner, store
+
+    given = {"preset": getattr(arguments, "preset", "glyphs")}
+    if arguments.command == "run":
+        given |= dict(arguments.parameters)
+    if given["preset"] not in PRESETS:
+        raise runner.UsageError(runner.nearest("preset", given["preset"], PRESETS))
+    preset, status = given["preset"], 0
+    if arguments.command == "doctor":
+        from rtkit import doctor
+
+        return doctor.main()
+    if arguments.command == "list":
+        return _list()
+    if arguments.command == "report":
+        from rtkit import report
+
+        return report.main(preset)
+    if arguments.command == "run":
+        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(), given)
+    elif arguments.command == "study":
+        by_number = {number: name for name, number in records.STUDIES.items()}
+        name = by_number.get(arguments.name, arguments.name)
+        if name not in records.STUDIES:
+            raise runner.UsageError(runner.nearest("study", arguments.name, records.STUDIES))
+        runner.writable(store.RUNS)
+        study = import_module(f"rtkit.studies.{name}")
+        if arguments.tune:
+            print(study.tuning(preset).round(1).to_string())
+            return 0
+        import_module(f"{study.__name__}_effects").publish(study.run(preset), preset)
+    runner.print_scorecard(preset, as_json=getattr(arguments, "json", False))
+    return status
+
+
+def _list() -> int:
+    from rtkit import records, runner
+
+    for path in runner.paths():
+        print(f"{path.stem}\n    {runner.title(path)}")
+        for name, facts in runner.parameters(path).items():
+            print(f"    -p {name} ({facts['inferred_type_name']}, default {facts['default']}): {facts['help']}")
+    print("\nstudies: " + ", ".join(f"{name} (notebook {number})" for name, number in records.STUDIES.items()))
+    print("presets: " + ", ".join(PRESETS))
     return 0
 
 

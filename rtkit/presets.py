@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import rtkit
 from rtkit.data.glyphs import World
 
 
@@ -11,7 +12,6 @@ class Preset:
     """A world, a network and a budget.
 
     Args:
-        scope: what its verdicts speak of; None where it is too small to judge anything.
         seeds: the replicates; each seed redraws source images, initialisation, target images or split, attack noise.
         width: channels of the network's first stage.
         n_source: source training images; n_source_test: source test images.
@@ -22,7 +22,6 @@ class Preset:
     """
 
     name: str
-    scope: str | None
     seeds: tuple[int, ...]
     width: int = 16
     n_source: int = 5000
@@ -33,13 +32,18 @@ class Preset:
     batch_size: int = 50
     world: World = field(default_factory=World)
 
+    @property
+    def scope(self) -> str | None:
+        """What its verdicts speak of; None where it is too small to judge anything."""
+        return rtkit.PRESETS[self.name]
+
 
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("smoke", None, (0,), 8, n_source=200, n_source_test=60, source_steps=6, steps=3),
-        Preset("glyphs", "mechanism", (0, 1, 2, 3, 4)),
-        Preset("glyphs-full", "mechanism", (0, 1, 2, 3, 4)),
+        Preset("smoke", (0,), 8, n_source=200, n_source_test=60, source_steps=6, steps=3),
+        Preset("glyphs", (0, 1, 2, 3, 4)),
+        Preset("glyphs-full", (0, 1, 2, 3, 4)),
     )
 }
 

@@ -1,7 +1,9 @@
 """Sentences computed from a run, so that a notebook reads true whichever way its results fall."""
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from rtkit.claims import Interval, Verdict, load
@@ -32,7 +34,8 @@ def change(interval: Interval, what: str) -> str:
 def verdict(found: Verdict) -> str:
     """A verdict as a paragraph: the claim, what we found, in which scope, and what the paper reports."""
     claim = load()[found.claim]
-    heading = f"**{found.claim}** ({claim.paper}). {claim.statement}"
+    # The anchor is what the report's scorecard links to.
+    heading = f'<a id="{found.claim}"></a>**{found.claim}** ({claim.paper}). {claim.statement}'
     if found.verdict == "not_judged":
         return f"{heading}\n\n> Not judged: {found.reason.replace('_', ' ')}. The paper: {claim.paper_effect}."
     ours = number(Interval(found.effect, found.low, found.high, found.replicates), claim.unit)
@@ -44,6 +47,32 @@ def verdict(found: Verdict) -> str:
     note = f" ({found.reason})" if found.reason else ""
     facts = f"{ours}, margin {claim.margin:g}, {found.replicates} replicates"
     return f"{heading}\n\n> {word}{note}: {facts}. The paper: {claim.paper_effect}."
+
+
+def short(found: Verdict) -> str:
+    """A verdict in a few words, for a table: "supported +22.6 points", or "not judged: smoke"."""
+    if found.verdict == "not_judged":
+        return f"not judged: {found.reason.partition(':')[0].replace('_', ' ')}"
+    return f"{found.verdict} {found.effect:+.1f} {found.unit}"
+
+
+def by_chance(found: Sequence[Verdict], *simulated: np.ndarray) -> str:
+    """How many of the verdicts chance alone would give.
+
+    Args:
+        simulated: false verdicts per simulated world, independent claims first, then with common noise. (W,).
+    """
+    judged = [verdict for verdict in found if verdict.verdict != "not_judged"]
+    if not judged:
+        return "At this preset no claim is judged, so there is nothing to compare with chance."
+    firm = [verdict.claim for verdict in judged if verdict.verdict in ("supported", "contradicted")]
+    means = " and ".join(f"{counts.mean():.2f}" for counts in simulated)
+    some = " and ".join(f"{100 * (counts > 0).mean():.0f} %" for counts in simulated)
+    return (
+        f"{len(judged)} claims are judged here, {len(firm)} of them supported or contradicted. If no effect existed, "
+        f"{0.05 * len(judged):.2f} such verdicts would be expected; the simulation gives {means} (independent claims, "
+        f"claims with noise in common), and at least one in {some} of the worlds."
+    )
 
 
 def phase(table: pd.DataFrame) -> str:

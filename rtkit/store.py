@@ -33,7 +33,7 @@ RESULTS = ROOT / "results"
 SOURCE_MODULES = (
     *("data/glyphs", "threat", "attacks", "models", "training", "compute", "methods", "evaluation", "sources"),
 )
-CELL_MODULES = (*SOURCE_MODULES, "data/targets", "probe")
+CELL_MODULES = (*SOURCE_MODULES, "data/targets", "probe", "apgd", "robustness")
 
 
 class DamagedFile(Warning):

@@ -1,13 +1,68 @@
-"""Explorers: sliders over a frame that has been computed. Nothing here trains, so a move answers at once."""
+"""Explorers: controls beside a figure and a sentence. Nothing here trains, so a move answers at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
+import torch
+from matplotlib.figure import Figure
 
-from rtkit import plots
+from rtkit import attacks, claims, plots
+from rtkit.data.glyphs import Images
+from rtkit.evaluation import logits
+from rtkit.models import Network
+from rtkit.plots import transfer as figures
+from rtkit.records import Record
 from rtkit.studies import transfer
 from rtkit.studies import transfer_effects as effects
+from rtkit.threat import ThreatModel
+
+_LOOK = {"style": {"description_width": "8em"}, "layout": {"width": "24em"}}
+
+
+def _choice(name: str, options: Sequence, index: int = 0) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(options=options, index=index, description=name, **_LOOK)
+
+
+def _slider(name: str, options: Sequence[tuple[str, object]], value) -> ipywidgets.SelectionSlider:
+    return ipywidgets.SelectionSlider(options=options, value=value, description=name, continuous_update=False, **_LOOK)
+
+
+def _radii(levels: Sequence[float]) -> list[tuple[str, float]]:
+    return [(f"{255 * eps:g}/255", eps) for eps in levels]
+
+
+def explorer(
+    controls: Sequence[ipywidgets.Widget], draw: Callable[..., str], size: tuple[float, float]
+) -> ipywidgets.Widget:
+    """Lay out controls with a reset button, a sentence, and a figure that follows them.
+
+    Args:
+        draw: (figure, *values of the controls) -> the sentence, as HTML; the figure comes empty.
+        size: of the figure, in inches of 100 pixels.
+    """
+    sentence, image = ipywidgets.HTML(), ipywidgets.Image(format="png")
+    reset = ipywidgets.Button(description="reset")
+    start = [control.value for control in controls]
+
+    def update(_=None):
+        # No pyplot: nothing is left open, and nothing else draws on it.
+        figure = Figure(figsize=size, dpi=100, layout="constrained")
+        sentence.value = f"<p style='max-width: 60em'>{draw(figure, *(control.value for control in controls))}</p>"
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png")
+        image.value = buffer.getvalue()
+
+    def restore(_):
+        for control, value in zip(controls, start, strict=True):
+            control.value = value
+
+    for control in controls:
+        control.observe(update, "value")
+    reset.on_click(restore)
+    update()
+    return ipywidgets.VBox([sentence, ipywidgets.HBox([ipywidgets.VBox([*controls, reset]), image])])
 
 
 def transfer_sentence(frame: pd.DataFrame, target: str, protocol: str, eps: float, n: int) -> str:
@@ -16,11 +71,11 @@ def transfer_sentence(frame: pd.DataFrame, target: str, protocol: str, eps: floa
     pair = rows[(rows.source == "standard") | ((rows.source == "robust") & (rows.source_eps == eps))]
     table = plots.summary(pair, ["source"]).set_index("source")
     if not {"standard", "robust"} <= set(table.index):
-        return f"No run with {n} images of {plots.TARGETS[target]} and source eps {255 * eps:g}/255 in this frame."
+        return f"No run with {n} images of {figures.TARGETS[target]} and source eps {255 * eps:g}/255 in this frame."
     gain = plots.summary(plots.differences(pair, ["target"]), ["target"]).iloc[0]
     word = "Robust is ahead" if gain.low > 0 else "Robust is behind" if gain.high < 0 else "The two are not told apart"
     return (
-        f"{n} images of {plots.TARGETS[target]}, {plots.PROTOCOLS[protocol]}: "
+        f"{n} images of {figures.TARGETS[target]}, {figures.PROTOCOLS[protocol]}: "
         f"standard {table['mean']['standard']:.1f} %, "
         f"robust at eps {255 * eps:g}/255 {table['mean']['robust']:.1f} %. {word}: "
         f"{gain['mean']:+.1f} points [{gain.low:+.1f}, {gain.high:+.1f}], {pair.seed.nunique()} replicates."
@@ -31,54 +86,87 @@ def transfer_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
     """Explore notebook 01's frame: choose target, protocol, source eps and n; see the curves and what they mean."""
     frame = effects.core(frame)
     frame = frame[(frame.metric == "clean_accuracy") & (frame.n_train > 0)]
+    frame = frame[frame.source.isin(["standard", "robust", "noise"])]
     runs = frame[frame.source == "robust"]
-    levels, sizes = sorted(runs.source_eps.unique()), sorted(runs.n_train.unique())
-    options = {"continuous_update": False, "style": {"description_width": "8em"}, "layout": {"width": "24em"}}
-    target = ipywidgets.Dropdown(
-        options=[(plots.TARGETS[name], name) for name in plots.TARGETS if name in set(runs.target)],
-        description="target",
-    )
-    protocol = ipywidgets.Dropdown(
-        options=[(plots.PROTOCOLS[name], name) for name in plots.PROTOCOLS if name in set(runs.method)],
-        description="what is trained",
-        value="last_stage",
-    )
-    eps = ipywidgets.SelectionSlider(
-        options=[(f"{255 * value:g}/255", value) for value in levels],
-        value=transfer.MAIN_EPS,
-        description="source eps",
-        **options,
-    )
-    n = ipywidgets.SelectionSlider(
-        options=[(str(size), size) for size in sizes], value=sizes[0], description="target images n", **options
-    )
-    for box in (target, protocol):
-        box.style, box.layout = options["style"], options["layout"]
-    reset, sentence, canvas = ipywidgets.Button(description="reset"), ipywidgets.HTML(), ipywidgets.Output()
-    controls = (target, protocol, eps, n)
-    start = [control.value for control in controls]
+    sizes = sorted(runs.n_train.unique())
+    methods = [name for name in figures.PROTOCOLS if name in set(runs.method)]
+    controls = [
+        _choice("target", [(figures.TARGETS[name], name) for name in figures.TARGETS if name in set(runs.target)]),
+        _choice("what is trained", [(figures.PROTOCOLS[name], name) for name in methods], methods.index("last_stage")),
+        _slider("source eps", _radii(sorted(runs.source_eps.unique())), transfer.MAIN_EPS),
+        _slider("target images n", [(str(n), n) for n in sizes], sizes[0]),
+    ]
 
-    def update(_=None):
-        sentence.value = f"<p>{transfer_sentence(frame, *(control.value for control in controls))}</p>"
-        part = frame[(frame.target == target.value) & (frame.method == protocol.value)]
-        part = part[(part.source != "robust") | (part.source_eps == eps.value)]
-        part = part[part.source.isin(["standard", "robust", "noise"])]
-        figure, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
+    def draw(figure: Figure, target: str, protocol: str, eps: float, n: int) -> str:
+        ax = figure.subplots()
+        part = frame[(frame.target == target) & (frame.method == protocol)]
+        part = part[(part.source != "robust") | (part.source_eps == eps)]
         if len(part):
-            plots.few_shot(part, ax)
-        ax.axvline(n.value, color="black", lw=1, ls=":")
+            figures.few_shot(part, ax)
+        ax.axvline(n, color="black", lw=1, ls=":")
         ax.set(ylim=(0, 100), xlim=(0.8 * sizes[0], 1.25 * sizes[-1]))
-        with canvas:
-            canvas.clear_output(wait=True)
-            display(figure)
-        plt.close(figure)
+        return transfer_sentence(frame, target, protocol, eps, n)
 
-    def restore(_):
-        for control, value in zip(controls, start, strict=True):
-            control.value = value
+    return explorer(controls, draw, (5, 3.6))
 
-    for control in controls:
-        control.observe(update, "value")
-    reset.on_click(restore)
-    update()
-    return ipywidgets.VBox([sentence, ipywidgets.HBox([ipywidgets.VBox([*controls, reset]), canvas])])
+
+def attack_playground(networks: Mapping[str, Network], images: Images) -> ipywidgets.Widget:
+    """Attack an image by hand: choose it, the network attacked, norm, eps and steps; see what both networks say.
+
+    Args:
+        networks: by name, with the same classes as the images; an image is attacked on one and shown to all.
+    """
+    levels = [n / 255 for n in (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)]
+    controls = [
+        _slider("image", [(f"{k + 1}: {images.classes[y]}", k) for k, y in enumerate(images.y.tolist())], 0),
+        _choice("attacked network", list(networks)),
+        _choice("norm", [("l-infinity", "linf"), ("l2 of the same RMS", "l2")]),
+        _slider("eps", _radii(levels), 4 / 255),
+        _slider("steps", [(str(n), n) for n in (1, 2, 5, 10, 20)], 10),
+    ]
+
+    def draw(figure: Figure, k: int, attacked: str, norm: str, eps: float, steps: int) -> str:
+        x, y = images.x[k : k + 1].float() / 255, images.y[k : k + 1]
+        threat = ThreatModel(norm, eps if norm == "linf" else eps * x[0].numel() ** 0.5)
+        generator = torch.Generator().manual_seed(0)
+        x2 = attacks.pgd(networks[attacked], x, y, threat, steps=steps, generator=generator)
+        chances = {name: logits(net, x2).softmax(1)[0] for name, net in networks.items()}
+        pictures, *bars = figure.subplots(1, 1 + len(networks), width_ratios=[2.2] + [1] * len(networks))
+        plots.images(torch.cat([x, plots.magnified(x2 - x), x2]), ax=pictures, columns=3)
+        pictures.set_title("image, perturbation (magnified), sum", fontsize=11)
+        said = []
+        for ax, (name, chance) in zip(bars, chances.items(), strict=True):
+            plots.top_classes(chance, images.classes, int(y), ax).set_title(f"{name} network", fontsize=11)
+            top = int(chance.argmax())
+            said.append(f"the {name} network says {images.classes[top]} ({100 * chance[top]:.0f} %)")
+        size = f"eps {255 * eps:g}/255" if norm == "linf" else f"eps {threat.eps:.2f}, RMS {255 * eps:g}/255 a pixel"
+        moved = 255 * float((x2 - x).abs().max())
+        return (
+            f"A {images.classes[int(y)]}, attacked on the {attacked} network within {norm} {size}, {steps} steps; "
+            f"no pixel moved by more than {moved:.1f} of 255 grey levels. Now {', '.join(said)}."
+        )
+
+    return explorer(controls, draw, (9, 3))
+
+
+def claim_explorer(records: Sequence[Record]) -> ipywidgets.Widget:
+    """Look up any claim: what the paper says, how we test it, and what each record found."""
+    known = claims.load()
+    control = _choice("claim", [(f"{name} ({claim.paper})", name) for name, claim in known.items()])
+
+    def draw(figure: Figure, name: str) -> str:
+        claim, ax = known[name], figure.subplots()
+        found = {
+            f"{record.preset} ({record.origin})": record.verdicts[name]
+            for record in records
+            if name in record.verdicts and record.verdicts[name].effect is not None
+        }
+        plots.verdicts(found, ax) if found else ax.set_axis_off()
+        ours = "; ".join(f"{label}: {verdict}" for label, verdict in found.items()) or "no judged record"
+        return (
+            f"<b>{name}.</b> {claim.statement}<br>The paper: {claim.paper_effect} ({claim.where}). Its protocol: "
+            f"{claim.protocol}. Ours follows: {claim.fidelity}, margin {claim.margin:g} {claim.unit}."
+            f"{f'<br>Why it cannot be tested here: {claim.untestable}.' if claim.untestable else ''}<br>Ours: {ours}."
+        )
+
+    return explorer([control], draw, (8, 2.2))

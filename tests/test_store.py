@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rtkit import store, studies
+from rtkit import records, store, studies
 
 
 @pytest.fixture(autouse=True)
@@ -146,12 +146,12 @@ def test_what_cannot_be_a_key_is_refused():
 
 def test_frames_and_records_come_back(tmp_path):
     frame = pd.DataFrame({"seed": [0, 1], "value": [10 / 255, 0.1 + 0.2], "target": ["digits", "greek"]})
-    path = studies.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
+    path = records.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
     again = store.load_frame(path.with_suffix(".csv.gz"))
     # Knobs are compared for equality, so every bit of a float has to come back.
     pd.testing.assert_frame_equal(again, frame, check_exact=True, check_dtype=False)
     first = path.with_suffix(".csv.gz").read_bytes()
-    studies.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
+    records.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
     assert path.with_suffix(".csv.gz").read_bytes() == first
     record = store.load_record(path)
     assert record["seeds"] == [0, 1]

@@ -4,34 +4,11 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 
-import pandas as pd
 import torch
 from tqdm import tqdm
 
-from rtkit import compute, store
-
-NAMES = ("transfer",)  # in the order of their notebooks
-
-
-def record_path(study: str, preset: str, folder: Path | None = None) -> Path:
-    """Where a study's record lies: under runs/ the reader's own, under results/ those that come with the kit."""
-    return (folder or store.RUNS / "records") / preset / f"{study}.json"
-
-
-def publish(study: str, preset: str, frame: pd.DataFrame, record: dict, folder: Path | None = None) -> Path:
-    """Keep a study's frame and record; return the record's path, with the frame beside it as compressed CSV."""
-    path = record_path(study, preset, folder)
-    store.save_frame(frame, path.with_suffix(".csv.gz"))
-    facts = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in frame.seed})}
-    return store.save_record(path, facts | {"compute": compute.kind()} | record)
-
-
-def published(study: str, preset: str) -> pd.DataFrame | None:
-    """The frame of a study that comes with the kit, or None where there is none at this preset."""
-    path = record_path(study, preset, store.RESULTS).with_suffix(".csv.gz")
-    return store.load_frame(path) if path.exists() else None
+from rtkit import compute
 
 
 def workers() -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rtkit import compute, evaluation, methods, models, probe, store
+from rtkit import compute, evaluation, methods, models, probe, robustness, store
 from rtkit.data import glyphs, targets
 from rtkit.sources import Source
 from rtkit.threat import ThreatModel
@@ -57,7 +57,7 @@ def _source_rows(cell: Cell) -> Iterator[dict]:
     images = cell.source.images("test", cell.n_test)
     cost = {"seconds": facts["seconds"], "gradients": facts["gradients"]}
     yield cell.row("clean_accuracy", evaluation.accuracy(net, images), len(images), **cost)
-    attacked = evaluation.robustness(net, images[:256], ATTACK, steps=10, seed=cell.seed)
+    attacked = robustness.robustness(net, images[:256], ATTACK, steps=10, seed=cell.seed)
     yield cell.row("robust_accuracy", attacked.robust, attacked.n_test)
     yield cell.row("self_check_warnings", len(attacked.warnings), attacked.n_test)
     yield cell.row("collapsed", float(facts["collapsed"]), 64)

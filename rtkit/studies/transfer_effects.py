@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rtkit import claims, presets, store, studies
+from rtkit import claims, presets, records
 from rtkit.claims import Verdict
 from rtkit.data.glyphs import World
-from rtkit.studies import cells
 from rtkit.studies.transfer import FINE, MAIN_EPS, PAIR, PLANS, SHAPES, STUDY
 
 
@@ -233,9 +232,8 @@ def verdicts(frame: pd.DataFrame, preset: str) -> dict[str, Verdict]:
 def publish(frame: pd.DataFrame, preset: str, folder: Path | None = None) -> dict[str, Verdict]:
     """Judge the frame, keep it with its record (by default under runs/) and return the verdicts by claim."""
     found = verdicts(frame, preset)
-    record = {"code": store.code_hash((*cells.MODULES, "studies/transfer", "studies/transfer_effects", "claims"))}
-    record |= {"verdicts": {name: verdict.to_dict() for name, verdict in found.items()}, "collapsed": collapsed(frame)}
+    record = {"verdicts": {name: verdict.to_dict() for name, verdict in found.items()}, "collapsed": collapsed(frame)}
     if len(frame.seed.unique()) > 1:
         record |= {"controls": [asdict(control) for control in controls(frame)]}
-    studies.publish(STUDY, preset, frame, record, folder)
+    records.publish(STUDY, preset, frame, record, folder)
     return found

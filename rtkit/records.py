@@ -1,0 +1,80 @@
+"""What the studies found, as it lies on disk: frames, records, and the scorecard made of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtkit import PRESETS, claims, store
+from rtkit.claims import Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Each study with the notebook that it stands behind and the modules whose code its verdicts depend on.
+_CELLS = (*store.CELL_MODULES, "studies/cells", "claims")
+STUDIES = {"transfer": "01"}
+MODULES = {"transfer": (*_CELLS, "studies/transfer", "studies/transfer_effects")}
+
+
+def path(study: str, preset: str, folder: Path | None = None) -> Path:
+    """Where a study's record lies: under runs/ the reader's own, under results/ those that come with the kit."""
+    return (folder or store.RUNS / "records") / preset / f"{study}.json"
+
+
+def publish(study: str, preset: str, frame: "pd.DataFrame", record: dict, folder: Path | None = None) -> Path:
+    """Keep a study's frame and record; return the record's path, with the frame beside it as compressed CSV."""
+    from rtkit import compute  # only who computes needs torch
+
+    where = path(study, preset, folder)
+    store.save_frame(frame, where.with_suffix(".csv.gz"))
+    facts = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in frame.seed})}
+    facts |= {"compute": compute.kind(), "code": store.code_hash(MODULES[study])}
+    return store.save_record(where, facts | record)
+
+
+def frame(study: str, preset: str) -> "pd.DataFrame | None":
+    """The frame of a study that comes with the kit, or None where there is none at this preset."""
+    where = path(study, preset, store.RESULTS).with_suffix(".csv.gz")
+    return store.load_frame(where) if where.exists() else None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One study at one preset: whose run it was ("kit" or "yours"), what it found, and whether this code made it."""
+
+    origin: str
+    study: str
+    preset: str
+    seeds: tuple[int, ...]
+    compute: str
+    same_code: bool
+    versions: dict[str, str]
+    verdicts: dict[str, Verdict]
+
+
+def load(study: str, preset: str, origin: str = "yours") -> Record | None:
+    """Read the record of a study at a preset, or None where there is none."""
+    where = path(study, preset, {"kit": store.RESULTS, "yours": None}[origin])
+    if not where.exists():
+        return None
+    data = store.load_record(where)
+    same = data["code"] == store.code_hash(MODULES[study])
+    found = {name: Verdict(**verdict) for name, verdict in data["verdicts"].items()}
+    return Record(origin, study, preset, tuple(data["seeds"]), data["compute"], same, data["versions"], found)
+
+
+def every() -> list[Record]:
+    """All records there are, the kit's before the reader's own."""
+    found = [load(study, preset, origin) for origin in ("kit", "yours") for preset in PRESETS for study in STUDIES]
+    return [record for record in found if record]
+
+
+def scorecard(preset: str, *, kit: bool = False) -> list[Verdict]:
+    """One verdict for every claim at a preset: that of the reader's own record, or the reason why there is none.
+
+    Args:
+        kit: where the reader has no record of a study, take the one that comes with the kit.
+    """
+    found = [load(study, preset) or (load(study, preset, "kit") if kit else None) for study in STUDIES]
+    judged = {name: verdict for record in found if record for name, verdict in record.verdicts.items()}
+    return claims.scorecard(preset, PRESETS[preset], judged, tuple(STUDIES))
