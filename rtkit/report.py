@@ -10,7 +10,7 @@ from nbconvert.preprocessors import TagRemovePreprocessor
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from rtkit import PRESETS, claims, records, runner, store
+from rtkit import PRESETS, claims, plots, records, runner, store
 
 
 def _page(notebook: nbformat.NotebookNode, title: str, navigation: str) -> str:
@@ -20,6 +20,8 @@ def _page(notebook: nbformat.NotebookNode, title: str, navigation: str) -> str:
         template_name="basic",
         extra_template_basedirs=[str(store.PACKAGE)],
         extra_template_paths=[str(store.PACKAGE)],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
         config=Config(TagRemovePreprocessor={"remove_cell_tags": ["interactive", "parameters"]}),
     )
     exporter.register_preprocessor(TagRemovePreprocessor(config=exporter.config), enabled=True)
@@ -35,6 +37,7 @@ def _table(preset: str, pages: dict[str, str]) -> str:
     homes = {claim: name for name, page in pages.items() for claim in card.claim if f'id="{claim}"' in page}
     links = {claim: f'<a href="{name}.html#{claim}">{claim}</a>' for claim, name in homes.items()}
     card["claim"] = [links.get(claim, claim) for claim in card.claim]
+    card["verdict"] = [f'<span style="{plots.verdict_colour(word)}">{word}</span>' for word in card.verdict]
     card["statement"] = [html.escape(claim.statement) for claim in claims.load().values()]
     columns = ["claim", "statement", "paper", "ours", "unit", "verdict", "reason"]
     return card[columns].to_html(index=False, escape=False, border=0)

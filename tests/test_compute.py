@@ -57,6 +57,7 @@ def test_pixels():
     torch.testing.assert_close(found.cpu().flatten(), torch.tensor([0.0, 0.2, 1.0]))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_used_where_there_is_one():
     assert compute.device().type == "cuda"

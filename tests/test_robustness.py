@@ -1,5 +1,7 @@
 """Robust accuracy by hand, and the self-checks that catch a defence which only blinds the attacks."""
 
+import copy
+
 import pytest
 import torch
 
@@ -76,3 +78,94 @@ def test_self_check_attack_that_does_not_work():
 def test_nothing_to_evaluate_is_an_error():
     with pytest.raises(ValueError, match="no images"):
         robustness.robustness(Threshold(), flat(255)[:0], ThreatModel("linf", 0.1))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A standard network that knows its task, and images that it classifies correctly."""
+    from rtkit import evaluation, models
+    from rtkit.data import glyphs
+    from rtkit.training import Phase, train
+
+    world = glyphs.World(texture_amplitude=20 / 255)
+    net, images = models.create(20, width=8, seed=0), glyphs.source(world, 1500, 0)
+    train(net, images, (Phase(steps=100, lr=0.2),), 0)
+    test = glyphs.source(world, 200, 0, split="test")
+    return net, test[evaluation.predictions(net, test) == test.y][:100]
+
+
+THREAT = ThreatModel("linf", 8 / 255)
+
+
+def masked(net, how: str):
+    net = copy.deepcopy(net)
+    if how == "logits x 100":
+        for parameter in net.head.parameters():
+            parameter.data *= 100
+    elif how == "rounded input":
+        net.register_forward_pre_hook(lambda module, inputs: ((inputs[0] * 15).round() / 15,))
+    return net
+
+
+@pytest.mark.slow
+def test_a_network_without_robustness_is_seen_through(trained):
+    net, images = trained
+    found = robustness.robustness(net, images, THREAT, steps=10)
+    assert found.clean == 1
+    assert found.robust < 0.2
+    assert not found.warnings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["logits x 100", "rounded input"])
+def test_masked_gradients_are_caught(trained, how):
+    """Both defences hide the gradient from PGD on the cross-entropy; the self-checks say so, and a transferred attack
+    shows that there is no robustness behind it."""
+    net, images = trained
+    hidden = masked(net, how)
+    found = robustness.robustness(hidden, images, THREAT, steps=10, surrogates=[net])
+    assert found.after["PGD on the cross-entropy"] > 0.5
+    assert any("gradients vanish" in warning for warning in found.warnings)
+    assert found.robust < 0.3
+
+
+def test_the_worst_case_only_falls_and_each_attack_sees_survivors():
+    seen = []
+
+    def attack(broken):
+        def run(net, x, y, threat, generator):
+            seen.append(len(x))
+            return torch.where((x.mean((1, 2, 3), keepdim=True) * 255 < broken), 0.0, x)
+
+        return run
+
+    images = flat(255, 200, 150, 140)
+    x, y = images.x.float() / 255, images.y
+    rows = robustness.worst_case(Threshold(), x, y, THREAT, [attack(145), attack(100), attack(160)], None)
+    assert rows.tolist() == [
+        [True] * 4,
+        [True, True, True, False],
+        [True, True, True, False],
+        [True, True, False, False],
+    ]
+    assert seen == [4, 3, 3]
+
+
+def test_the_battery():
+    names = list(robustness.battery(20, steps=5, strong=True, surrogates=[None]))
+    assert names[:4] == [
+        "PGD on the cross-entropy",
+        "PGD on the margin",
+        "transferred from network 1",
+        "APGD on the cross-entropy",
+    ]
+    assert len(names) == 4 + 9
+    assert len(robustness.battery(5, steps=5, strong=True)) == 3 + 4
+    # Below four classes the ratio of logits does not exist.
+    assert list(robustness.battery(3, steps=5, strong=True))[2:] == ["APGD on the cross-entropy", "APGD on the margin"]
+
+
+def test_strong_attacks_by_hand(precision):
+    images = flat(255, 140, 130, 100)
+    found = robustness.robustness(Threshold(), images, ThreatModel("linf", 3 / 255), strong=True)
+    assert list(found.after.values()) == [0.5] * 4

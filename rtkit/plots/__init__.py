@@ -140,7 +140,8 @@ def curve(frame: pd.DataFrame, x: str, ax: Axes | None = None, **labels) -> Axes
     """`value` in percent against a column, a line per source, with 95 % intervals where there are replicates."""
     ax = axes(ax)
     by_source(ax, summary(frame, ["source", x]), x)
-    ax.set(**{"ylabel": "test accuracy (%)", "xlim": (0, None)} | labels)
+    ax.legend(title="source")
+    ax.set(**{"ylabel": "test accuracy (%)"} | labels)
     return ax
 
 
@@ -170,7 +171,8 @@ def verdicts(found: Mapping[str, Verdict], ax: Axes | None = None) -> Axes:
 
 def forest(found: Iterable[Verdict]) -> Figure:
     """All judged effects, a panel for each unit (`verdicts`), labelled by claim and, with several, by preset."""
-    shown = [verdict for verdict in found if verdict.effect is not None]
+    order = list(claims.load())
+    shown = sorted((verdict for verdict in found if verdict.effect is not None), key=lambda v: order.index(v.claim))
     several = len({verdict.preset for verdict in shown}) > 1
     units: dict[str, dict[str, Verdict]] = {}
     for verdict in shown:
