@@ -51,8 +51,7 @@ def hessian(weights: torch.Tensor, x: torch.Tensor, ridge: float) -> torch.Tenso
     (classes, d), n = weights.shape, weights.numel()
     if n > MAX_PARAMETERS:
         raise ValueError(
-            f"a head of {n:,} parameters ({classes} classes x {d} features) is above the {MAX_PARAMETERS:,} whose "
-            "Hessian fits into memory: reduce the features first, for instance by sklearn.decomposition.PCA(64)"
+            f"{n:,} parameters ({classes} classes x {d} features), above {MAX_PARAMETERS:,}: reduce the features by PCA"
         )
     x = x.double()
     p = (x @ weights.double().T).softmax(1)  # (N, K)
@@ -95,7 +94,7 @@ class Head:
 
     @classmethod
     def of(cls, weights: torch.Tensor, x: torch.Tensor, ridge: float, rtol: float | None = None) -> "Head":
-        """At the optimum that `fit` finds or, with `rtol`, at given weights, as of a network that interpolates."""
+        """At the optimum that `fit` finds or, with `rtol`, at any weights, as of a network that interpolates."""
         return cls(weights.double(), ridge, inverse(hessian(weights, x, ridge), rtol))
 
 
@@ -139,11 +138,11 @@ def influence(head: Head, train: Examples, test: Examples) -> torch.Tensor:
 
     Shape: (N_test, N_train), in nats. Reference: Koh & Liang 2017, section 2.1 (who upweight: the opposite sign).
     """
-    x, residual = train[0].double(), residuals(head.weights, train).T  # (N, D), (K, N)
+    x, residual = train[0].double(), residuals(head.weights, train)  # (N, D), (N, K)
     rows = []
-    for part in _split(test, max(len(head.inverse), residual.numel())):
+    for part in _split(test, max(len(head.inverse), len(x))):
         solved = (gradients(head.weights, part) @ head.inverse).view(-1, *head.weights.shape)  # (T, K, D)
-        rows.append(((solved @ x.T) * residual).sum(1))  # the test gradients never meet the (N, K * D) training ones
+        rows.append(sum((solved[:, k] @ x.T) * residual[:, k] for k in range(len(head.weights))))  # (T, N)
     return torch.cat(rows)
 
 
@@ -200,7 +199,7 @@ def lds(scores: torch.Tensor, subsets: np.ndarray, measured: torch.Tensor) -> np
 
     It is Spearman's correlation, over subsets, of the loss after training on a subset with minus the summed influence
     of its images; report the mean. For an interval resample entries, and rows of `subsets` and `measured` together.
-    The retrained head is a unique optimum, without noise of seeds, so the ceiling is 1. Park et al. 2023, section 2.
+    A retrained head is a unique optimum, without noise of seeds: no ceiling below 1. Park et al. 2023, section 2.
     Shape: scores (T, N), subsets (M, n), measured (M, T) from `subset_losses` -> (T,).
     """
     predicted = -torch.stack([scores[:, subset].sum(1) for subset in subsets])  # (M, T)
@@ -215,7 +214,7 @@ def label_match(scores: torch.Tensor, train_y: torch.Tensor, test_y: torch.Tenso
     of five, `m.mean(0)` the curve by rank. Rows are test images, to be resampled for an interval.
     Shape: scores (N_test, N_train), labels (N_train,) and (N_test,) -> (N_test, ranks) of bool.
     """
-    order = scores.argsort(1, descending=True, stable=True)[:, :ranks]
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :ranks]
     return (train_y[order] == test_y[:, None]).cpu().numpy()
 
 
