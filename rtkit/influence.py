@@ -105,7 +105,7 @@ def fit(train: Examples, classes: int, ridge: float, *, start: Head | None = Non
         ridge: may be 0 as long as the classes overlap.
         start: where to begin, its inverse included; it changes the time, not the result.
     Shape: N examples -> weights (K, D).
-    Raises: ValueError where the ridge is 0 and a linear head separates classes, which leaves no finite optimum.
+    Raises: ValueError without a finite optimum (ridge 0, separable classes), RuntimeError above the tolerance.
     """
     x, before = train[0].double(), torch.inf
     weights, inv = (start.weights, start.inverse) if start else (x.new_zeros(classes, x.shape[1]), None)

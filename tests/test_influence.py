@@ -13,6 +13,15 @@ from rtkit import influence
 from rtkit.influence import Examples, Head
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Matrices this small gain nothing from a second thread and lose much where it has to wait for a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def problem(n: int, d: int, classes: int, n_test: int = 50) -> tuple[Examples, Examples]:
     """Overlapping Gaussian classes with a tenth of the labels drawn anew; d features and a column of ones."""
     rng = np.random.default_rng(0)
@@ -173,6 +182,13 @@ def test_pseudo_inverse_and_a_shift_of_all_classes():
     shifted = Head.of(weights + torch.linspace(-2, 2, 41).double(), train[0], 0, rtol=influence.UTRERA_RTOL)
     for f in (influence.influence, influence.newton_influence):
         torch.testing.assert_close(f(shifted, train, test), f(head, train, test))
+
+
+def test_rounding_does_not_hide_that_a_hessian_is_singular():
+    train, _ = problem(40, 3, 3)
+    for weights in torch.randn(300, 3, 4, generator=torch.Generator().manual_seed(0)):
+        with pytest.raises(ValueError, match="singular"):
+            Head.of(weights, train[0], ridge=0)
 
 
 def test_too_many_parameters_are_refused():
