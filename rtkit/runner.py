@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import os
 import re
 import signal
@@ -172,7 +173,8 @@ def _child(path: str, out: str, values: str) -> int:
         print(f"{Path(path).stem} failed in cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, RuntimeError) as error:  # a kernel that died, by Ctrl-C or for want of memory
-        print(f"{Path(path).stem} stopped: {error or 'interrupted'}", file=sys.stderr)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would tell of tasks that were cut short
+        print(f"{Path(path).stem} stopped: {str(error) or 'interrupted'}", file=sys.stderr)
         return 1
     return 0
 

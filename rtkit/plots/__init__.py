@@ -55,6 +55,7 @@ def describe(figure: Figure) -> str:
 
 
 def axes(ax: Axes | None, size: tuple[float, float] = (5.5, 4)) -> Axes:
+    """The given axes, or those of a new figure of that size in inches."""
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
@@ -80,6 +81,7 @@ def differences(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def bars(ax: Axes, x, table: pd.DataFrame, **options) -> None:
+    """Means of a `summary` with their intervals as error bars, at places x."""
     errors = np.nan_to_num(np.vstack([table["mean"] - table["low"], table["high"] - table["mean"]]))
     ax.errorbar(x, table["mean"], yerr=errors, **{"capsize": 3, "lw": 1.8, "ms": 7} | options)
 
