@@ -1,4 +1,4 @@
-# make reproduce   from a fresh checkout to the scorecard        make lab    JupyterLab on the notebooks
+# make reproduce   from a fresh checkout to the report           make lab    JupyterLab on the notebooks
 # make test        the tests                                     make lint   ruff
 #
 # PYTHON chooses the interpreter (3.11 or newer), PRESET the world and budget (smoke, glyphs, glyphs-full).
@@ -14,13 +14,13 @@ LAB_OPTIONS := $(if $(filter 0,$(shell id -u)),--allow-root)
 .PHONY: reproduce test lab lint figure clean
 
 reproduce: .venv/ready
-	$(BIN)/rtkit run --preset $(PRESET)
+	$(BIN)/rtkit run --preset $(PRESET); status=$$?; $(BIN)/rtkit report --preset $(PRESET) && exit $$status
 
 test: .venv/ready
 	$(BIN)/python -m pytest
 
 lab: .venv/ready
-	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/01_robust_features_transfer.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/00_start_here.ipynb
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -3,11 +3,13 @@
 import re
 import subprocess
 import tomllib
+from importlib import import_module
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
-from rtkit import PRESETS, presets, store
+from rtkit import PRESETS, presets, records, runner, store
 
 ROOT = store.ROOT
 REQUIRED = {"torch", "torchvision", "jupyterlab", "ipywidgets", "seaborn", "captum", "papermill"}
@@ -72,6 +74,28 @@ def test_presets_are_the_same_everywhere():
     assert list(presets.PRESETS) == list(PRESETS)
     for name in PRESETS:
         assert f"`{name}`" in (ROOT / "README.md").read_text()
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text())
+    assert workflow[True]["workflow_dispatch"]["inputs"]["preset"]["options"] == list(
+        PRESETS
+    )  # YAML reads "on" as true
+
+
+def test_readme_lists_every_notebook_and_command():
+    text = (ROOT / "README.md").read_text()
+    for path in runner.paths():
+        assert f"| {runner.title(path).replace(' ·', '')} |" in text
+    for command in ("run", "study", "list", "scorecard", "report", "doctor"):
+        assert f"| `rtkit {command}" in text
+
+
+def test_the_records_of_the_kit_were_made_by_this_code():
+    """The committed frames, judged again by the code as it is, give the committed verdicts, and the hashes agree."""
+    kept = [record for record in records.every() if record.origin == "kit"]
+    assert kept
+    for record in kept:
+        effects = import_module(f"rtkit.studies.{record.study}_effects")
+        assert effects.verdicts(records.frame(record.study, record.preset), record.preset) == record.verdicts
+        assert record.same_code, f"{record.study} at {record.preset}: run the study again and copy its record here"
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
