@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from rtkit import attacks, claims, plots
+from rtkit import attacks, claims, compute, plots
 from rtkit.data.glyphs import Images
 from rtkit.evaluation import logits
 from rtkit.models import Network
@@ -109,6 +109,7 @@ def transfer_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
     ]
 
     def draw(figure: Figure, target: str, protocol: str, eps: float, n: int) -> str:
+        figure.subplots_adjust(0.13, 0.16, 0.97, 0.96)
         ax = figure.subplots()
         part = frame[(frame.target == target) & (frame.method == protocol)]
         part = part[(part.source != "robust") | (part.source_eps == eps)]
@@ -118,7 +119,7 @@ def transfer_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
         ax.set(ylim=(0, 100), xlim=(0.8 * sizes[0], 1.25 * sizes[-1]))
         return transfer_sentence(frame, target, protocol, eps, n)
 
-    return explorer(controls, draw, (5, 3.6))
+    return explorer(controls, draw, (5, 3.6), layout=None)
 
 
 def attack_playground(networks: Mapping[str, Network], images: Images) -> ipywidgets.Widget:
@@ -137,9 +138,9 @@ def attack_playground(networks: Mapping[str, Network], images: Images) -> ipywid
     ]
 
     def draw(figure: Figure, k: int, attacked: str, norm: str, eps: float, steps: int) -> str:
-        x, y = images.x[k : k + 1].float() / 255, images.y[k : k + 1]
+        x, y = compute.to_pixels(images.x[k : k + 1]), images.y[k : k + 1].to(compute.device())
         threat = ThreatModel(norm, eps if norm == "linf" else eps * x[0].numel() ** 0.5)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(x.device).manual_seed(0)
         x2 = attacks.pgd(networks[attacked], x, y, threat, steps=steps, generator=generator)
         chances = {name: logits(net, x2).softmax(1)[0] for name, net in networks.items()}
         figure.subplots_adjust(0.01, 0.2, 0.98, 0.88)

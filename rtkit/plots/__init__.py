@@ -106,7 +106,7 @@ def images(x: torch.Tensor, titles: Sequence[str] = (), ax: Axes | None = None, 
     rows, size = len(x) // columns, x.shape[-1]
     sheet = x.view(rows, columns, 3, size, size).permute(0, 3, 1, 4, 2).reshape(rows * size, columns * size, 3)
     ax = axes(ax, (1.0 * columns + 2, 1.0 * rows))
-    ax.imshow(sheet.numpy(), interpolation="nearest")
+    ax.imshow(sheet.cpu().numpy(), interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([(row + 0.5) * size for row in range(len(titles))], titles)
     ax.tick_params(length=0)
@@ -129,7 +129,7 @@ def magnified(delta: torch.Tensor) -> torch.Tensor:
 def top_classes(chances: torch.Tensor, classes: Sequence[str], label: int, ax: Axes | None = None) -> Axes:
     """The three most probable classes of one image; the bar of its label is the coloured one. Shape: chances (K,)."""
     ax = axes(ax, (2.5, 2.5))
-    top = chances.topk(3)
+    top = chances.cpu().topk(3)
     colours = [COLOURS["robust"] if k == label else COLOURS["untrained"] for k in top.indices.tolist()]
     ax.barh(range(3), 100 * top.values.numpy(), color=colours)
     ax.set_yticks(range(3), [classes[k] for k in top.indices.tolist()])
