@@ -85,6 +85,7 @@ def test_all_cells_run_and_the_explorer_answers(number, slider, folder, lab, bro
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(f"{lab}/lab/tree/{copy.name}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    page.get_by_text("| Idle").wait_for()  # cells sent to a kernel that is not there yet are lost
     page.click("text=Run >> nth=0")
     page.click('text="Run All Cells"')
     sentence, figure = page.locator(".widget-html-content p"), page.locator("img.widget-image")
