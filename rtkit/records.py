@@ -11,9 +11,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Each study with the notebook that it stands behind and the modules whose code its verdicts depend on.
-_CELLS = (*store.CELL_MODULES, "studies/cells", "claims")
-STUDIES = {"transfer": "01"}
-MODULES = {"transfer": (*_CELLS, "studies/transfer", "studies/transfer_effects")}
+_CELLS = (*store.CELL_MODULES, "studies/cells", "studies/judging", "claims")
+STUDIES = {"transfer": "01", "shape_bias": "02"}
+_TRANSFER = (*_CELLS, "studies/transfer", "studies/transfer_effects")
+MODULES = {
+    "transfer": _TRANSFER,
+    "shape_bias": (*_TRANSFER, "shape_bias", "studies/shape_bias", "studies/shape_bias_effects"),
+}
 
 
 def path(study: str, preset: str, folder: Path | None = None) -> Path:

@@ -1,15 +1,18 @@
 """Explorers: controls beside a figure and a sentence. Nothing here trains, so a move answers at once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
 from rtkit import attacks, claims, compute, plots
-from rtkit.data.glyphs import Images
+from rtkit.data import glyphs
+from rtkit.data.glyphs import Images, World
 from rtkit.evaluation import logits
 from rtkit.models import Network
 from rtkit.plots import transfer as figures
@@ -158,6 +161,39 @@ def attack_playground(networks: Mapping[str, Network], images: Images) -> ipywid
             f"A {images.classes[int(y)]}, attacked on the {attacked} network within {norm} {size}, {steps} steps; "
             f"no pixel moved by more than {moved:.1f} of 255 grey levels. Now {', '.join(said)}."
         )
+
+    return explorer(controls, draw, (9, 3), layout=None)
+
+
+def cue_conflict_studio(networks: Mapping[str, Network], world: World) -> ipywidgets.Widget:
+    """Put any letter under any texture; see what each network decides and where its gradient looks."""
+    names = glyphs.SOURCE_LETTERS
+    letters = [(letter, k) for k, letter in enumerate(names)]
+    controls = [
+        _slider("shape", letters, 0),
+        _slider("texture of", letters, 1),
+        _slider("amplitude", _radii([n / 255 for n in (0, 2, 4, 6, 8, 10, 14, 20, 30)]), 14 / 255),
+    ]
+
+    def draw(figure: Figure, shape: int, texture: int, amplitude: float) -> str:
+        knobs = replace(world, texture_amplitude=amplitude)
+        rng, faces = np.random.default_rng(5), glyphs.TEST_FACES
+        x = compute.to_pixels(glyphs.draw(names, np.array([shape]), np.array([texture]), knobs, rng, faces=faces))
+        figure.subplots_adjust(0.03, 0.2, 0.98, 0.88)
+        pictures, *bars = figure.subplots(1, 1 + len(networks), width_ratios=[2.2] + [1] * len(networks))
+        shown, said = [x], []
+        for ax, (name, net) in zip(bars, networks.items(), strict=True):
+            chance = logits(net, x).softmax(1)[0]
+            top = chance.argmax()
+            with attacks.frozen(net):
+                _, grad = attacks.gradient(net, x, top[None], lambda out, k: out.gather(1, k[:, None])[:, 0])
+            shown.append(plots.magnified(grad))
+            plots.top_classes(chance, names, shape, ax).set_title(f"{name} network", fontsize=11)
+            why = {shape: "the shape", texture: "the texture"}.get(int(top), "neither")
+            said.append(f"the {name} network says {names[int(top)]} ({100 * chance[top]:.0f} %): {why}")
+        plots.images(torch.cat(shown), ax=pictures, columns=len(shown))
+        pictures.set_title("image, input gradient of each network", fontsize=11)
+        return f"A {names[shape]} under {names[texture]}'s texture, {255 * amplitude:g}/255 strong: {'; '.join(said)}."
 
     return explorer(controls, draw, (9, 3), layout=None)
 

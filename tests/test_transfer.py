@@ -7,7 +7,7 @@ import pytest
 
 from rtkit import claims, plots, presets, prose, widgets
 from rtkit.data.glyphs import World
-from rtkit.studies import cells, transfer
+from rtkit.studies import cells, judging, transfer
 from rtkit.studies import transfer_effects as effects
 from rtkit.studies.transfer import FINE, MAIN_EPS, SHAPES
 
@@ -139,7 +139,7 @@ def test_collapsed_replicates_cap_the_verdict():
     frame = made_up(0.10)
     fell = (frame.metric == "collapsed") & (frame.seed == 2) & (frame.source == "robust")
     frame = frame.assign(value=frame.value.where(~fell, 1.0))
-    assert effects.collapsed(frame) == [2]
+    assert judging.collapsed(effects.core(frame)) == [2]
     assert effects.verdicts(frame, "glyphs")["U-C1"].verdict == "inconclusive"
 
 

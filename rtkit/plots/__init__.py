@@ -17,8 +17,9 @@ from rtkit import claims
 from rtkit.claims import Verdict
 
 # Okabe and Ito's colours, told apart by readers with any common kind of colour blindness; markers say it once more.
-COLOURS = {"standard": "#0072B2", "noise": "#009E73", "robust": "#D55E00", "untrained": "#7F7F7F", "scratch": "#CC79A7"}
-MARKERS = {"standard": "o", "noise": "s", "robust": "D", "untrained": "x", "scratch": "v"}
+COLOURS = {"standard": "#0072B2", "noise": "#009E73", "robust": "#D55E00", "randomised": "#E69F00"}
+COLOURS |= {"untrained": "#7F7F7F", "scratch": "#CC79A7"}
+MARKERS = {"standard": "o", "noise": "s", "robust": "D", "randomised": "^", "untrained": "x", "scratch": "v"}
 VERDICTS = {  # colour and marker
     "supported": ("#009E73", "o"),
     "contradicted": ("#D55E00", "X"),

@@ -1,13 +1,14 @@
 """What the transfer study's frame says: effects, controls and verdicts behind notebook 01."""
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from rtkit import claims, presets, records
+from rtkit import claims
 from rtkit.claims import Verdict
 from rtkit.data.glyphs import World
+from rtkit.studies import judging
+from rtkit.studies.judging import Control
 from rtkit.studies.transfer import FINE, MAIN_EPS, PAIR, PLANS, SHAPES, STUDY
 
 
@@ -168,18 +169,10 @@ def worlds(frame: pd.DataFrame) -> pd.DataFrame:
     return means.rename("bias").reset_index()
 
 
-@dataclass(frozen=True)
-class Control:
-    """A check on the experiment itself: what must hold, whether it does, and the interval that says so."""
-
-    name: str
-    expected: str
-    holds: bool
-    interval: claims.Interval
-
-
 def controls(frame: pd.DataFrame) -> list[Control]:
-    """The study's controls on the default world, in points; a study whose controls fail is not judged."""
+    """The study's controls on the default world, in points; none for a single replicate."""
+    if len(frame.seed.unique()) < 2:
+        return []
     main, n = core(frame), few(core(frame))
     where = {"method": "fixed_feature", "n_train": n, "target": SHAPES[:2]}
 
@@ -205,35 +198,14 @@ def controls(frame: pd.DataFrame) -> list[Control]:
     ]
 
 
-def collapsed(frame: pd.DataFrame) -> list[int]:
-    """Replicates with a source that collapsed in training or is less than half as accurate as the standard one."""
-    out = []
-    for seed, part in core(frame).groupby("seed"):
-        rows = part[(part.target == "source") & (part.metric == "clean_accuracy")]
-        weak = rows.value.min() < 0.5 * rows[rows.source == "standard"].value.mean()
-        if weak or part[part.metric == "collapsed"].value.any():
-            out.append(int(seed))
-    return out
-
-
 def verdicts(frame: pd.DataFrame, preset: str) -> dict[str, Verdict]:
     """Judge every claim that this study can speak of, by id."""
-    scope, main = presets.get(preset).scope, core(frame)
-    if scope is None:
-        return {name: claims.unjudged(claims.load()[name], preset, "none", "smoke") for name in EFFECTS}
-    failed = [control.name for control in controls(frame) if not control.holds]
-    options = {"preset": preset, "scope": scope, "failed_controls": failed, "collapsed": collapsed(frame)}
-    return {
-        name: claims.judge(claims.load()[name], effect, main, arms=ARMS.get(name), **options)
-        for name, effect in EFFECTS.items()
-    }
+    main = core(frame)
+    return judging.verdicts(EFFECTS, ARMS, main, preset, controls(frame), judging.collapsed(main))
 
 
 def publish(frame: pd.DataFrame, preset: str, folder: Path | None = None) -> dict[str, Verdict]:
     """Judge the frame, keep it with its record (by default under runs/) and return the verdicts by claim."""
     found = verdicts(frame, preset)
-    record = {"verdicts": {name: verdict.to_dict() for name, verdict in found.items()}, "collapsed": collapsed(frame)}
-    if len(frame.seed.unique()) > 1:
-        record |= {"controls": [asdict(control) for control in controls(frame)]}
-    records.publish(STUDY, preset, frame, record, folder)
+    judging.publish(STUDY, frame, preset, found, controls(frame), judging.collapsed(core(frame)), folder)
     return found
