@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 # Each study with the notebook that it stands behind and the modules whose code its verdicts depend on.
 _CELLS = (*store.CELL_MODULES, "studies/cells", "claims")
-STUDIES = {"transfer": "01"}
-MODULES = {"transfer": (*_CELLS, "studies/transfer", "studies/transfer_effects")}
+STUDIES = {"transfer": "01", "influence": "03"}
+MODULES = {
+    "transfer": (*_CELLS, "studies/transfer", "studies/transfer_effects"),
+    "influence": (*_CELLS, "influence", "studies/influence_heads", "studies/influence", "studies/influence_effects"),
+}
 
 
 def path(study: str, preset: str, folder: Path | None = None) -> Path:
