@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import ipywidgets
 from matplotlib.figure import Figure
 
 from rtkit.plots import influence as figures
@@ -20,12 +21,13 @@ def sentence(heads: Mapping[str, Frozen], ranked: Mapping[str, dict], t: int, sc
         said.append(
             f"the {name} source's head says {classes[top]} ({100 * chances[top]:.0f} %), {same} of 10 share its label"
         )
-    label = next(iter(heads.values())).test_images.classes
-    truth = label[int(next(iter(heads.values())).test[1][t])]
-    return f"A {truth}, ranked by {figures.SCORES[score]}: {'; '.join(said)}."
+    first = next(iter(heads.values()))
+    return (
+        f"A {first.test_images.classes[int(first.test[1][t])]}, ranked by {figures.SCORES[score]}: {'; '.join(said)}."
+    )
 
 
-def influence_explorer(heads: Mapping[str, Frozen], count: int = 40) -> object:
+def influence_explorer(heads: Mapping[str, Frozen], count: int = 40) -> ipywidgets.Widget:
     """Choose a test image and a way of ranking; see the images ranked first and last, both sources side by side.
 
     Args:

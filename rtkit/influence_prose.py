@@ -80,7 +80,7 @@ def matched(frame: pd.DataFrame) -> str:
         lines.append(f"* {words}: {prose.number(same)} with the same images, {prose.number(equal)} at equal accuracy")
     left = prose.number(effects.matched_gain(frame, "clean_accuracy"))
     sizes = [size for _, part in core(frame).groupby("seed") for size in effects.matched_sizes(part).values()]
-    counts = ", ".join(f"{n} ({sizes.count(n)} times)" for n in sorted(set(sizes)))
+    counts = ", ".join(f"{n} ({sizes.count(n)} of {len(sizes)} times)" for n in sorted(set(sizes)))
     head = f"Images that bring the standard source nearest the robust one's {effects.few(frame)}: {counts}."
     return "\n".join([f"{head} Accuracy left between them: {left}. The robust source's lead in top-1 match:\n", *lines])
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from rtkit import influence, presets, records, store
+from rtkit import captum_influence, influence, presets, records, store
+from rtkit import influence_prose as say
 from rtkit.data.glyphs import World
 from rtkit.influence import Head
 from rtkit.influence_explorer import influence_explorer
@@ -15,6 +16,7 @@ from rtkit.studies import influence_effects as effects
 from rtkit.studies import influence_heads as heads
 from rtkit.studies.influence import TARGETS
 from rtkit.studies.transfer import MAIN_EPS
+from rtkit.studies.transfer_effects import core
 
 WORLD = World()
 JITTER = (0.0, 0.004, -0.003, 0.002, -0.001)
@@ -170,3 +172,26 @@ def test_the_explorer_moves(smoke):
     assert "ranked by nearest neighbours" in sentence.value
     reset.click()
     assert sentence.value == before
+
+
+def test_prose_follows_the_frame(smoke):
+    assert "**ahead**" in say.match(made_up(0.10).pipe(with_five))
+    assert "**behind**" in say.match(made_up(-0.10).pipe(with_five))
+    assert "both saturated" in say.match(made_up(0.02, level=0.96).pipe(with_five))
+    for sentence in (say.proof, say.match, say.saturation, say.matched, say.mislabelled, say.removal):
+        assert "nan" not in sentence(core(smoke))
+    untold = smoke.metric.eq("top1_match_misclassified") & smoke.score.eq("predicted")
+    assert "little difference" in say.saturation(core(smoke.assign(value=smoke.value.where(~untold, 1.0))))
+
+
+def with_five(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([frame, frame[frame.metric == "top1_match"].assign(metric="top5_match")])
+
+
+def test_captum_agrees():
+    head, train, test = problem()
+    first = influence.influence(head, train, test)
+    assert heads.agreement(captum_influence.naive(head, train, test), first)[1] < 1e-10
+    identity = Head(head.weights, 0.0, torch.eye(head.weights.numel(), dtype=torch.float64))
+    products = influence.influence(identity, train, test)
+    assert heads.agreement(captum_influence.tracin(head, train, test), products)[1] < 1e-10

@@ -71,14 +71,18 @@ def match_gains(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = axes(ax, (7.5, 3.8))
     table = summary(differences(frame, ["score", "n_train"]), ["score", "n_train"])
     names = [name for name in SCORES if name in set(table.score)]
-    for k, n in enumerate(sorted(table.n_train.unique())):
-        part = table[table.n_train == n]
-        place = [names.index(name) + 0.15 * k for name in part.score]
-        bars(ax, place, part, label=str(n), fmt="os"[k % 2], color=("#0072B2", "#E69F00")[k % 2])
-    ax.axhline(0, color="black", lw=1)
-    ax.set_xticks(range(len(names)), [SCORES[name].partition(" (")[0] for name in names], rotation=20)
-    ax.set(ylabel="robust minus standard (points)")
-    ax.legend(title="training images")
+    sizes = sorted(table.n_train.unique())
+    for k, n in enumerate(sizes):
+        part = table[table.n_train == n].set_index("score").reindex(names)
+        errors = np.nan_to_num(np.vstack([part["mean"] - part.low, part.high - part["mean"]]))
+        place = np.arange(len(names)) + 0.2 * (k - 0.5)
+        look = {"color": ("#0072B2", "#E69F00")[k % 2], "fmt": "os"[k % 2], "capsize": 3, "ms": 7}
+        ax.errorbar(part["mean"], place, xerr=errors, label=str(n), **look)
+    ax.axvline(0, color="black", lw=1)
+    ax.set_yticks(range(len(names)), [SCORES[name] for name in names])
+    ax.invert_yaxis()
+    ax.set(xlabel="top-1 label match, robust minus standard (points)")
+    ax.legend(title="training images", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -145,6 +149,7 @@ def gallery(
         chosen: indices of the test images, one row each.
     """
     figure = figure or plt.figure(figsize=(5.4 * len(scores), 0.72 * len(chosen) + 0.7), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
     for ax, (name, each) in zip(np.atleast_1d(figure.subplots(1, len(scores))), scores.items(), strict=True):
         size, gap = test.x.shape[-1], 8
         sheet = np.full((len(chosen) * (size + 2), (2 * k + 1) * size + 2 * gap, 3), 255, np.uint8)

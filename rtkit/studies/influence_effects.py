@@ -95,7 +95,7 @@ def verdicts(frame: pd.DataFrame, preset: str) -> dict[str, Verdict]:
         return {name: claims.unjudged(claims.load()[name], preset, "none", "smoke") for name in EFFECTS}
     failed = [control.name for control in controls(frame) if not control.holds]
     options = {"preset": preset, "scope": scope, "failed_controls": failed}
-    judged = core(frame)[core(frame).method == "last_stage"]
+    judged = pick(core(frame), method="last_stage", metric="top1_match")
     return {
         name: claims.judge(claims.load()[name], effect, judged, arms=ARMS[name], **options)
         for name, effect in EFFECTS.items()
