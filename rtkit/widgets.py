@@ -24,11 +24,13 @@ from rtkit.threat import ThreatModel
 _LOOK = {"style": {"description_width": "8em"}, "layout": {"width": "24em"}}
 
 
-def _choice(name: str, options: Sequence, index: int = 0) -> ipywidgets.Dropdown:
+def choice(name: str, options: Sequence, index: int = 0) -> ipywidgets.Dropdown:
+    """A menu of (label, value) options, or of plain ones."""
     return ipywidgets.Dropdown(options=options, index=index, description=name, **_LOOK)
 
 
-def _slider(name: str, options: Sequence[tuple[str, object]], value) -> ipywidgets.SelectionSlider:
+def slider(name: str, options: Sequence[tuple[str, object]], value) -> ipywidgets.SelectionSlider:
+    """A slider over (label, value) options, moved by mouse or keyboard."""
     return ipywidgets.SelectionSlider(options=options, value=value, description=name, continuous_update=False, **_LOOK)
 
 
@@ -105,10 +107,10 @@ def transfer_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
     sizes = sorted(runs.n_train.unique())
     methods = [name for name in figures.PROTOCOLS if name in set(runs.method)]
     controls = [
-        _choice("target", [(figures.TARGETS[name], name) for name in figures.TARGETS if name in set(runs.target)]),
-        _choice("what is trained", [(figures.PROTOCOLS[name], name) for name in methods], methods.index("last_stage")),
-        _slider("source eps", _radii(sorted(runs.source_eps.unique())), transfer.MAIN_EPS),
-        _slider("target images n", [(str(n), n) for n in sizes], sizes[0]),
+        choice("target", [(figures.TARGETS[name], name) for name in figures.TARGETS if name in set(runs.target)]),
+        choice("what is trained", [(figures.PROTOCOLS[name], name) for name in methods], methods.index("last_stage")),
+        slider("source eps", _radii(sorted(runs.source_eps.unique())), transfer.MAIN_EPS),
+        slider("target images n", [(str(n), n) for n in sizes], sizes[0]),
     ]
 
     def draw(figure: Figure, target: str, protocol: str, eps: float, n: int) -> str:
@@ -133,11 +135,11 @@ def attack_playground(networks: Mapping[str, Network], images: Images) -> ipywid
     """
     levels = [n / 255 for n in (0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)]
     controls = [
-        _slider("image", [(f"{k + 1}: {images.classes[y]}", k) for k, y in enumerate(images.y.tolist())], 0),
-        _choice("attack on", list(networks)),
-        _choice("norm", [("l-infinity", "linf"), ("l2 of the same RMS", "l2")]),
-        _slider("eps", _radii(levels), 4 / 255),
-        _slider("steps", [(str(n), n) for n in (1, 2, 3, 5, 10)], 10),
+        slider("image", [(f"{k + 1}: {images.classes[y]}", k) for k, y in enumerate(images.y.tolist())], 0),
+        choice("attack on", list(networks)),
+        choice("norm", [("l-infinity", "linf"), ("l2 of the same RMS", "l2")]),
+        slider("eps", _radii(levels), 4 / 255),
+        slider("steps", [(str(n), n) for n in (1, 2, 3, 5, 10)], 10),
     ]
 
     def draw(figure: Figure, k: int, attacked: str, norm: str, eps: float, steps: int) -> str:
@@ -170,9 +172,9 @@ def cue_conflict_studio(networks: Mapping[str, Network], world: World) -> ipywid
     names = glyphs.SOURCE_LETTERS
     letters = [(letter, k) for k, letter in enumerate(names)]
     controls = [
-        _slider("shape", letters, 0),
-        _slider("texture of", letters, 1),
-        _slider("amplitude", _radii([n / 255 for n in (0, 2, 4, 6, 8, 10, 14, 20, 30)]), 14 / 255),
+        slider("shape", letters, 0),
+        slider("texture of", letters, 1),
+        slider("amplitude", _radii([n / 255 for n in (0, 2, 4, 6, 8, 10, 14, 20, 30)]), 14 / 255),
     ]
 
     def draw(figure: Figure, shape: int, texture: int, amplitude: float) -> str:
@@ -201,7 +203,7 @@ def cue_conflict_studio(networks: Mapping[str, Network], world: World) -> ipywid
 def claim_explorer(records: Sequence[Record]) -> ipywidgets.Widget:
     """Look up any claim: what the paper says, how we test it, and what each record found."""
     known = claims.load()
-    control = _choice("claim", [(f"{name} ({claim.paper})", name) for name, claim in known.items()])
+    control = choice("claim", [(f"{name} ({claim.paper})", name) for name, claim in known.items()])
 
     def draw(figure: Figure, name: str) -> str:
         claim, ax = known[name], figure.subplots()

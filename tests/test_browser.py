@@ -73,9 +73,10 @@ def browser():
         browser.close()
 
 
-@pytest.mark.parametrize(
-    ("number", "slider"), [("00", "eps"), ("01", "target images n"), ("02", "amplitude"), ("07", None)]
-)
+SLIDERS = [("00", "eps"), ("01", "target images n"), ("02", "amplitude"), ("03", "test image"), ("07", None)]
+
+
+@pytest.mark.parametrize(("number", "slider"), SLIDERS)
 def test_all_cells_run_and_the_explorer_answers(number, slider, folder, lab, browser):
     notebook = runner.find(number)
     copy = folder / notebook.name

@@ -20,6 +20,11 @@ class Control:
     interval: claims.Interval
 
 
+def over_seeds(frame: pd.DataFrame, value: Callable, confidence: float = claims.CONFIDENCE) -> claims.Interval:
+    """The interval of `value(frame of one replicate)` over the replicates."""
+    return claims.interval([value(part) for _, part in frame.groupby("seed")], confidence)
+
+
 def collapsed(main: pd.DataFrame) -> list[int]:
     """Replicates with a source that collapsed in training or is less than half as accurate as the standard one.
 

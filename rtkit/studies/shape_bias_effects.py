@@ -10,7 +10,7 @@ from scipy import stats
 from rtkit import claims
 from rtkit.claims import Verdict
 from rtkit.studies import judging
-from rtkit.studies.judging import Control
+from rtkit.studies.judging import Control, over_seeds
 from rtkit.studies.shape_bias import STUDY
 from rtkit.studies.transfer import MAIN_EPS, SHAPES
 from rtkit.studies.transfer_effects import gain, pick, score
@@ -48,11 +48,6 @@ EFFECTS: dict[str, claims.Effect] = {
     "S-C9": lambda frame: _against_randomised(frame)[0] - _against_randomised(frame)[1],
 }
 ARMS = {"S-C9": _against_randomised}
-
-
-def over_seeds(frame: pd.DataFrame, value) -> claims.Interval:
-    """The interval of `value(frame of one replicate)` over the replicates."""
-    return claims.interval([value(part) for _, part in frame.groupby("seed")])
 
 
 def controls(frame: pd.DataFrame) -> list[Control]:
