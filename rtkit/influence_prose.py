@@ -117,6 +117,6 @@ def removal(frame: pd.DataFrame) -> str:
     short = f"{100 * predicted / measured:.0f} % of it" if measured > 0 else "more than that"
     return (
         f"Removing the {k} most helpful images raises a test image's loss by {measured:+.3f} nats, {k} random ones by "
-        f"{chance:+.3f}. Adding up first-order influences predicts {predicted:+.3f}, {short}: "
-        f"{'images removed together stood in for one another' if predicted < measured else 'their effects overlap'}."
+        f"{chance:+.3f}. Adding up first-order influences predicts {predicted:+.3f}, {short}: what single removals do "
+        "does not simply add up."
     )
