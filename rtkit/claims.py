@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -81,6 +81,15 @@ def load() -> dict[str, Claim]:
     """All claims, by id, in the order of the file."""
     with Path(__file__).with_suffix(".toml").open("rb") as file:
         return {entry["id"]: Claim(**entry) for entry in tomllib.load(file)["claim"]}
+
+
+def get(name: str) -> Claim:
+    """The claim of that id; in "U-C1@half the texture" what follows the @ names a regime other than the default one.
+
+    Raises:
+        KeyError: no claim has that id.
+    """
+    return replace(load()[name.partition("@")[0]], id=name)
 
 
 def log_odds(successes: float, n: int) -> float:
@@ -174,6 +183,8 @@ def unjudged(claim: Claim, preset: str, scope: str, reason: str) -> Verdict:
 def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], studies: Sequence[str]) -> list[Verdict]:
     """One verdict for every claim: those judged, and for the others the reason why there is none.
 
+    A claim that was judged in further regimes is followed by those verdicts.
+
     Args:
         scope: the preset's; None where it is too small to judge anything.
         judged: verdicts by claim id; studies: the studies that the kit has.
@@ -188,7 +199,11 @@ def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], stu
             return unjudged(claim, preset, scope or "none", "no_experiment")
         return unjudged(claim, preset, scope or "none", "not_run" if scope else "smoke")
 
-    return [verdict(claim) for claim in load().values()]
+    card = []
+    for claim in load().values():
+        card.append(verdict(claim))
+        card += [found for name, found in judged.items() if name.startswith(f"{claim.id}@")]
+    return card
 
 
 def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:

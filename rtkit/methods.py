@@ -3,16 +3,23 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rtkit.adversaries import Adversary
+from rtkit.objectives import Term
 from rtkit.threat import ThreatModel
-from rtkit.training import Adversary, Phase
+from rtkit.training import Phase
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the README's table: where the weights start, then phase after phase."""
+    """One row of the README's table: where the weights start, then phase after phase.
+
+    Args:
+        hidden: sizes of the new head's hidden layers; none for a linear head.
+    """
 
     init: Literal["source", "random"]
     phases: tuple[Phase, ...]
+    hidden: tuple[int, ...] = ()
 
 
 def source(kind: str, source_eps: float, steps: int, lr: float) -> tuple[Phase, ...]:
@@ -56,3 +63,107 @@ def transfer(protocol: str, *, steps: int, lr: float, batch_size: int) -> Method
         raise ValueError(f"no protocol is called {protocol!r}; there are probe, {', '.join(PROTOCOLS)}")
     init, trainable = PROTOCOLS[protocol]
     return Method(init, (Phase(steps=steps, lr=lr, batch_size=batch_size, trainable=trainable),))
+
+
+def l2_sp(*, weight: float, steps: int, lr: float, batch_size: int) -> Method:
+    """Fine-tuning drawn to the source's weights, in place of weight decay (Li et al. 2018, section 3)."""
+    terms = (Term("weights", weight),)
+    return Method("source", (Phase(steps=steps, lr=lr, batch_size=batch_size, terms=terms, weight_decay=0.0),))
+
+
+def distilled(
+    init: Literal["source", "random"],
+    *,
+    weight: float,
+    steps: int,
+    lr: float,
+    batch_size: int,
+    dropout: float = 0.0,
+    averaged_steps: int = 0,
+) -> Method:
+    """Training drawn to the source's stage maps.
+
+    From the source's weights it is DELTA (Li et al. 2019, without channel weights), from random ones DELTA-R, and with
+    its two kinds of noise, dropout and averaged weights, noisy feature distillation (Chin et al. 2021, section 3).
+
+    Args:
+        weight: of the distance between the stage maps.
+        dropout: of the student's channels, after each stage.
+        averaged_steps: the last of the steps, run at a constant half of the learning rate, averaged once an epoch.
+    """
+    shared = {"batch_size": batch_size, "terms": (Term("stages", weight),), "dropout": dropout}
+    phases = (Phase(steps=steps - averaged_steps, lr=lr, **shared),)
+    if averaged_steps:
+        phases += (Phase(steps=averaged_steps, lr=lr / 2, schedule="constant", averaging=1.0, **shared),)
+    return Method(init, phases)
+
+
+def lwf(
+    *,
+    weight: float,
+    steps: int,
+    lr: float,
+    batch_size: int,
+    warmup_steps: int,
+    batchnorm: Literal["adapt", "frozen"] = "adapt",
+) -> Method:
+    """Robust transfer by learning without forgetting (Shafahi et al. 2020, section 5).
+
+    Head alone first, then everything, while the penultimate features are held near the source's on the same images.
+
+    Args:
+        weight: of the L1 distance between the features; zero makes it fine-tuning with a warmed-up head.
+        warmup_steps: the first of the steps, on the head alone.
+    """
+    terms = (Term("features_l1", weight),)
+    head = Phase(steps=warmup_steps, lr=lr, batch_size=batch_size, trainable=0, batchnorm=batchnorm)
+    body = Phase(steps=steps - warmup_steps, lr=lr, batch_size=batch_size, batchnorm=batchnorm, terms=terms)
+    return Method("source", (head, body))
+
+
+# Bases of adversarial training: the adversary's kind, the loss on labels, the distance that comes with it.
+BASES = {
+    "pgd_at": ("pgd", "attacked", None),
+    "n_fgsm_at": ("n_fgsm", "attacked", None),
+    "trades": ("divergence", "clean", "consistency"),
+    "mart": ("pgd", "boosted", "weighted_consistency"),
+    "rat": ("region", "attacked", None),
+    "arks": ("kernel", "attacked", None),
+}
+
+
+def adversarial(
+    base: str,
+    eps: float,
+    *,
+    steps: int,
+    lr: float,
+    batch_size: int = 128,
+    beta: float = 6.0,
+    attack_steps: int = 7,
+    smoothing: float = 0.0,
+    teach: tuple[Term, ...] = (),
+) -> Method:
+    """Adversarial training from random weights, with or without a teacher.
+
+    Args:
+        base: "pgd_at" (Madry et al. 2018), "n_fgsm_at" (de Jorge et al. 2022), "trades" (Zhang et al. 2019), "mart"
+            (Wang et al. 2020), "rat" (Song et al. 2021) or "arks" (Zhu et al. 2022).
+        eps: l-infinity radius; for "arks" the kernel's width, an l2 length.
+        beta: weight of the distance between the decisions on x and x', where the base has one.
+        attack_steps: gradient steps of the adversary.
+        smoothing: see `Adversary`.
+        teach: distances to the teacher; VFD-Adv (Cao et al. 2022) draws the features on x and on x' to those of a
+            vanilla teacher on x.
+
+    Raises:
+        ValueError: no base has that name.
+    """
+    if base not in BASES:
+        raise ValueError(f"no base is called {base!r}; there are {', '.join(BASES)}")
+    kind, loss, distance = BASES[base]
+    threat = ThreatModel("l2" if kind == "kernel" else "linf", eps)
+    adversary = Adversary(kind, threat, steps=attack_steps, smoothing=smoothing)
+    terms = ((Term(distance, beta),) if distance else ()) + teach
+    phase = Phase(steps=steps, lr=lr, batch_size=batch_size, adversary=adversary, loss=loss, terms=terms)
+    return Method("random", (phase,))

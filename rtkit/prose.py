@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rtkit.claims import Interval, Verdict, load
+from rtkit.claims import Interval, Verdict, get
 
 
 def number(interval: Interval, unit: str = "points") -> str:
@@ -33,7 +33,7 @@ def change(interval: Interval, what: str) -> str:
 
 def verdict(found: Verdict) -> str:
     """A verdict as a paragraph: the claim, what we found, in which scope, and what the paper reports."""
-    claim = load()[found.claim]
+    claim = get(found.claim)
     # The anchor is what the report's scorecard links to.
     heading = f'<a id="{found.claim}"></a>**{found.claim}** ({claim.paper}). {claim.statement}'
     if found.verdict == "not_judged":

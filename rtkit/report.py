@@ -32,13 +32,14 @@ def _page(notebook: nbformat.NotebookNode, title: str, navigation: str) -> str:
 
 def _table(preset: str, pages: dict[str, str]) -> str:
     """The scorecard as an HTML table whose claims link to the place in a page that judges them."""
-    card = claims.table(records.scorecard(preset)).reset_index()
+    found = records.scorecard(preset)
+    card = claims.table(found).reset_index()
     card = card.map(lambda value: html.escape(str(value)))
     homes = {claim: name for name, page in pages.items() for claim in card.claim if f'id="{claim}"' in page}
     links = {claim: f'<a href="{name}.html#{claim}">{claim}</a>' for claim, name in homes.items()}
     card["claim"] = [links.get(claim, claim) for claim in card.claim]
     card["verdict"] = [f'<span style="{plots.verdict_colour(word)}">{word}</span>' for word in card.verdict]
-    card["statement"] = [html.escape(claim.statement) for claim in claims.load().values()]
+    card["statement"] = [html.escape(claims.get(verdict.claim).statement) for verdict in found]
     columns = ["claim", "statement", "paper", "ours", "unit", "verdict", "reason"]
     return card[columns].to_html(index=False, escape=False, border=0)
 

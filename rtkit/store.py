@@ -31,7 +31,19 @@ RUNS = Path(os.environ.get("RTKIT_RUNS") or (ROOT if (ROOT / "pyproject.toml").e
 RESULTS = ROOT / "results"
 
 SOURCE_MODULES = (
-    *("data/glyphs", "threat", "attacks", "models", "training", "compute", "methods", "evaluation", "sources"),
+    *(
+        "data/glyphs",
+        "threat",
+        "attacks",
+        "adversaries",
+        "objectives",
+        "models",
+        "training",
+        "compute",
+        "methods",
+        "evaluation",
+        "sources",
+    ),
 )
 CELL_MODULES = (*SOURCE_MODULES, "data/targets", "probe", "apgd", "robustness")
 

@@ -1,55 +1,21 @@
 """The one training loop. A method is a tuple of phases; a phase says what is trained, on what, and how."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from rtkit import attacks, compute
+from rtkit import attacks, compute, objectives
+from rtkit.adversaries import Adversary, Attacked
 from rtkit.data.glyphs import Images
 from rtkit.models import Network, set_trainable
+from rtkit.objectives import Term
 from rtkit.threat import ThreatModel
-
-
-@dataclass(frozen=True)
-class Adversary:
-    """What replaces the training image x by x'.
-
-    Args:
-        kind: "noise" (evenly from the ball, a control), "n_fgsm" or "pgd" (as adversarial training, Madry et al. 2018).
-        threat: the ball at full size.
-        steps: PGD steps; ignored by the others.
-        warmup: share of the training over which eps grows from zero. Starting at full eps can leave a small network
-            at chance for good.
-    """
-
-    kind: Literal["noise", "n_fgsm", "pgd"]
-    threat: ThreatModel
-    steps: int = 7
-    warmup: float = 0.4
-
-    def __call__(self, net, x, y, progress: float, generator: torch.Generator) -> torch.Tensor:
-        """Return x' for a batch at the given share of the training. Shape: (N, C, H, W) -> the same, in [0, 1]."""
-        scale = min(1.0, progress / self.warmup) if self.warmup else 1.0
-        threat = replace(self.threat, eps=scale * self.threat.eps)
-        if self.kind == "noise":
-            return (x + threat.random_start(x, generator)).clamp(0, 1)
-        if self.kind == "n_fgsm":
-            return attacks.n_fgsm(net, x, y, threat, generator=generator)
-        if self.kind == "pgd":
-            options = {"keep_best": False, "batch_statistics": True, "generator": generator}
-            return attacks.pgd(net, x, y, threat, steps=self.steps, **options)
-        raise ValueError(f"kind must be 'noise', 'n_fgsm' or 'pgd', got {self.kind!r}")
-
-    @property
-    def gradients(self) -> int:
-        """Gradient evaluations that one x' costs."""
-        return {"noise": 0, "n_fgsm": 1, "pgd": self.steps}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -58,12 +24,17 @@ class Phase:
 
     Args:
         steps: number of SGD steps.
-        lr: peak learning rate of the one-cycle schedule (Smith & Topin 2019).
+        lr: peak learning rate.
+        schedule: "one_cycle" (Smith & Topin 2019) or "constant".
         batch_size: images a step, at most as many as there are.
         trainable: how many of the last residual blocks learn beside the head; None trains everything.
         batchnorm: "adapt" lets the normalisation layers of frozen parts follow the target's statistics, as both
             transfer papers do; "frozen" keeps them in eval mode.
         adversary: what replaces x by x'; None trains on x.
+        loss: what the loss on labels looks at: "attacked" images (with the adversary's weights and targets), "clean"
+            ones, or attacked ones by the "boosted" cross-entropy of MART.
+        terms: distances added to it, most of them to a reference network.
+        dropout: probability with which the student's channels are set to zero after each stage.
         averaging: share of the phase, at its end, over which weights are averaged once an epoch (Izmailov et al. 2018).
     """
 
@@ -73,6 +44,10 @@ class Phase:
     trainable: int | None = None
     batchnorm: Literal["adapt", "frozen"] = "adapt"
     adversary: Adversary | None = None
+    loss: Literal["attacked", "clean", "boosted"] = "attacked"
+    terms: tuple[Term, ...] = ()
+    dropout: float = 0.0
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"
     averaging: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -82,6 +57,12 @@ class Phase:
             raise ValueError(f"steps, lr and batch_size must be positive, got {self!r}")
         if self.batchnorm not in ("adapt", "frozen"):
             raise ValueError(f"batchnorm must be 'adapt' or 'frozen', got {self.batchnorm!r}")
+        if self.loss not in ("attacked", "clean", "boosted"):
+            raise ValueError(f"loss must be 'attacked', 'clean' or 'boosted', got {self.loss!r}")
+        if self.schedule not in ("one_cycle", "constant"):
+            raise ValueError(f"schedule must be 'one_cycle' or 'constant', got {self.schedule!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
         if self.averaging and self.trainable is not None and self.batchnorm == "frozen":
             raise ValueError(
                 "averaging estimates BatchNorm statistics anew, which frozen layers must keep: use 'adapt'"
@@ -120,6 +101,7 @@ def train(
     phases: tuple[Phase, ...],
     seed: int,
     *,
+    reference: Network | None = None,
     held_out: Images | None = None,
     measure: Callable[[Network], float] | None = None,
     measure_at: tuple[int, ...] = (),
@@ -127,28 +109,44 @@ def train(
     """Train a network in place, phase after phase.
 
     Args:
-        seed: decides the order of the images and the adversary's randomness.
+        seed: decides the order of the images, the adversary's randomness and dropout.
+        reference: the network that the phases' terms compare with; it is left as it is.
         held_out: images for the collapse watch; 64 of them are attacked once an epoch of adversarial training.
         measure: called on the network, in eval mode, after each step (counted over all phases) in `measure_at`.
 
     Raises:
+        ValueError: a term compares with a reference network and none was given.
         FloatingPointError: a loss was not finite; names the epoch and the step.
     """
+    if reference is None and any(term.weight and term.needs_reference for phase in phases for term in phase.terms):
+        raise ValueError("a term compares with a reference network: pass reference=")
     where = compute.device()
     generator = torch.Generator(device=where).manual_seed(seed)
     net.to(where)
     x, y = images.x.to(where), images.y.to(where)
     history = History()
+    if reference is not None:
+        reference.to(where).eval()
     for phase in phases:
-        _train_phase(net, x, y, phase, generator, history, held_out, measure, measure_at)
+        with _own_dropout(seed) if phase.dropout else nullcontext():
+            _train_phase(net, reference, x, y, phase, generator, history, held_out, measure, measure_at)
     net.requires_grad_(True)
     net.eval()
     return history
 
 
-def _train_phase(net, x, y, phase, generator, history, held_out, measure, measure_at) -> None:
+@contextmanager
+def _own_dropout(seed: int):
+    """Draw dropout, which only knows the global generators, from the seed and leave those as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _train_phase(net, reference, x, y, phase, generator, history, held_out, measure, measure_at) -> None:
     fixed = set_trainable(net, phase.trainable)
     _train_mode(net, phase, fixed)
+    net.dropout = phase.dropout
     batch = min(phase.batch_size, len(y))
     epoch = len(y) // batch  # steps
     learn = [parameter for parameter in net.parameters() if parameter.requires_grad]
@@ -157,7 +155,10 @@ def _train_phase(net, x, y, phase, generator, history, held_out, measure, measur
     )
     # Below three steps the schedule's rise would have no length.
     total = max(phase.steps, 3)
-    schedule = OneCycleLR(optimiser, phase.lr, total_steps=total, pct_start=0.3, cycle_momentum=False)
+    if phase.schedule == "constant":
+        schedule = ConstantLR(optimiser, factor=1.0)
+    else:
+        schedule = OneCycleLR(optimiser, phase.lr, total_steps=total, pct_start=0.3, cycle_momentum=False)
     average = AveragedModel(net, use_buffers=False) if phase.averaging else None
     losses = torch.zeros(phase.steps, device=x.device)  # stays on the device: no step waits for the host
     done = len(history.loss)
@@ -167,10 +168,11 @@ def _train_phase(net, x, y, phase, generator, history, held_out, measure, measur
         index = order[(step % epoch) * batch : (step % epoch + 1) * batch]
         clean, labels = compute.to_pixels(x[index]), y[index]
         with compute.autocast():
+            attacked = Attacked(clean)
             if phase.adversary:
-                clean = phase.adversary(net, clean, labels, step / phase.steps, generator)
-            logits = net(clean)
-        loss = F.cross_entropy(logits, labels)
+                attacked = phase.adversary(net, clean, labels, step / phase.steps, generator)
+            seen = objectives.views(net, reference, phase.loss, phase.terms, clean, attacked, labels)
+        loss = objectives.total(phase.loss, phase.terms, seen, attacked)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -188,7 +190,9 @@ def _train_phase(net, x, y, phase, generator, history, held_out, measure, measur
             history.measured[done + step + 1] = measure(net)
             _train_mode(net, phase, fixed)
     history.loss += losses.tolist()
-    history.gradients += phase.steps * batch * (1 + (phase.adversary.gradients if phase.adversary else 0))
+    passes = 2 if seen.clean is not None and seen.attacked is not seen.clean and seen.attacked is not None else 1
+    history.gradients += phase.steps * batch * (passes + (phase.adversary.gradients if phase.adversary else 0))
+    net.dropout = 0.0
     if average:
         _adopt(net, average, x, batch)
 

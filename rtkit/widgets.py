@@ -208,9 +208,10 @@ def claim_explorer(records: Sequence[Record]) -> ipywidgets.Widget:
     def draw(figure: Figure, name: str) -> str:
         claim, ax = known[name], figure.subplots()
         found = {
-            f"{record.preset} ({record.origin})": record.verdicts[name]
+            f"{record.preset} ({record.origin}){regime and f', {regime}'}": verdict
             for record in records
-            if name in record.verdicts and record.verdicts[name].effect is not None
+            for (at, _, regime), verdict in ((key.partition("@"), value) for key, value in record.verdicts.items())
+            if at == name and verdict.effect is not None
         }
         plots.verdicts(found, ax) if found else ax.set_axis_off()
         ours = (

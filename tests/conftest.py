@@ -44,3 +44,15 @@ def small_net():
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.rand(16, 3, 32, 32, generator=generator), torch.randint(4, (16,), generator=generator)
+
+
+@pytest.fixture
+def two_classes():
+    """Two classes that a pixel tells apart, in images of noise."""
+    from rtkit.data.glyphs import Images
+
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(64) % 2
+    x = torch.randint(0, 256, (64, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    x[:, :, 8:24, 8:24] = (y * 255).to(torch.uint8)[:, None, None, None]
+    return Images(x, y, ("dark", "bright"))

@@ -21,8 +21,8 @@ def effect(part: pd.DataFrame) -> float:
     return float(part.value.iloc[0])
 
 
-def verdict(*values: float, **options):
-    return judge(CLAIM, effect, frame(*values), preset="glyphs", scope="mechanism", **options)
+def verdict(*values: float, claim=CLAIM, **options):
+    return judge(claim, effect, frame(*values), preset="glyphs", scope="mechanism", **options)
 
 
 def test_every_claim_of_every_paper_is_there():
@@ -101,6 +101,10 @@ def test_scorecard_has_a_line_and_a_reason_for_every_claim():
     assert card["U-C2"].reason == "not_run"
     assert card["U-C8"].reason == "no_experiment"
     assert card["S-C10"].reason.startswith("untestable_here: ")
+    regime = verdict(1, 2, 1, 2, 1, claim=claims.get("U-C1@no texture"))
+    more = claims.scorecard("glyphs", "mechanism", found | {"U-C1@no texture": regime}, ["transfer"])
+    assert [line.claim for line in more][:2] == ["U-C1", "U-C1@no texture"]
+    assert claims.get("U-C1@no texture").statement == CLAIM.statement
     smoke = claims.scorecard("smoke", None, {}, ["transfer"])
     assert {line.verdict for line in smoke} == {"not_judged"}
     assert claims.table(list(card.values())).loc["U-C1", "ours"].startswith("+5.4 [")

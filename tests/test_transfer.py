@@ -223,7 +223,7 @@ def test_cells_are_read_back_and_an_interrupted_study_resumes(monkeypatch):
     assert len(todo) == 4
     monkeypatch.setattr(transfer, "plan", lambda preset, seeds=None: todo)
     monkeypatch.setattr("rtkit.studies.workers", lambda: 1)
-    computed, original = [], cells._trained_rows
+    computed, original = [], cells.trained_rows
 
     def flaky(cell, task):
         if len(computed) == 2:
@@ -231,7 +231,7 @@ def test_cells_are_read_back_and_an_interrupted_study_resumes(monkeypatch):
         computed.append(cell)
         return original(cell, task)
 
-    monkeypatch.setattr(cells, "_trained_rows", flaky)
+    monkeypatch.setattr(cells, "trained_rows", flaky)
     with pytest.raises(KeyboardInterrupt):
         transfer.run("smoke")
     assert [cells.is_cached(cell) for cell in todo] == [True, True, False, False]

@@ -99,7 +99,7 @@ def gratings(classes: int) -> np.ndarray:
     """The texture of each class: a sinusoid of its own orientation and wavelength, at 16 phases.
 
     Neighbouring orientations take turns between a wavelength of 3.2 and one of 4.4 pixels, so the textures differ in
-    frequency as well as in angle and none survives a reduction to 12 pixels.
+    frequency as well as in angle, and a reduction to 12 pixels leaves about one grey level of them.
 
     Shape:
         (classes, 16, 32, 32) float32 in [-1, 1].

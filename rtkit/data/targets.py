@@ -13,11 +13,13 @@ from rtkit.data import glyphs
 from rtkit.data.glyphs import Images, World
 
 POOL, VALIDATION, TEST = 900, 300, 597  # images; together the 1,797 digits that scikit-learn ships
-LOW_RESOLUTION = 12  # pixels; the gratings, of wavelength 3.2 and 4.4 at 32 pixels, do not survive it
+# pixels; of the gratings, of wavelength 3.2 and 4.4 at 32 pixels, about one grey level of 255 is left there
+LOW_RESOLUTION = 12
 
 NAMES = {
     "digits": "1,797 real handwritten digits, 8 x 8 pixels enlarged to 24 x 24 in a frame of 32: very low resolution",
     "digits_textured": "the same digits, each with the texture of its class: a target with a fine cue of its own",
+    "digits_cued": "the textured digits, but a digit is its label's own only as often as the world's shapes are",
     "digits_textured_low": f"the textured digits reduced to {LOW_RESOLUTION} pixels and enlarged again",
     "digits_low": f"the digits reduced to {LOW_RESOLUTION} pixels and enlarged again",
     "greek": "ten Greek letters, drawn like the source letters",
@@ -84,12 +86,14 @@ def lower_resolution(x: torch.Tensor, size: int = LOW_RESOLUTION) -> torch.Tenso
     return F.interpolate(small, size=x.shape[-2:], mode="bilinear").round().clamp(0, 255).to(torch.uint8)
 
 
-def _digits(world: World, seed: int, textured: bool) -> tuple[torch.Tensor, np.ndarray]:
+def _digits(name: str, world: World, seed: int) -> tuple[torch.Tensor, np.ndarray]:
     masks, labels = _digit_masks()
     order = np.random.default_rng([seed, 11]).permutation(len(labels))  # the replicate's split
     masks, labels = masks[order], labels[order]
-    if not textured:
+    if name == "digits":
         return torch.from_numpy(masks[:, None].repeat(3, axis=1)), labels
+    if name == "digits_cued":
+        labels = glyphs.mislead(labels, world.shape_reliability, 10, np.random.default_rng([seed, 15]))
     shade = masks[:, None].astype(np.float32) * np.float32(0.8) + np.float32(25.5)  # leaves room for the texture
     rng = np.random.default_rng([seed, 12])
     table, phase = glyphs.gratings(len(glyphs.SOURCE_LETTERS)), rng.integers(16, size=len(labels))
@@ -128,7 +132,7 @@ def target(name: str, world: World, seed: int) -> Target:
         raise KeyError(f"no target is called {name!r}; there are {', '.join(NAMES)}")
     base = name.removesuffix("_low")
     if base.startswith("digits"):
-        (x, y), classes = _digits(world, seed, textured=base.endswith("_textured")), tuple("0123456789")
+        (x, y), classes = _digits(base, world, seed), tuple("0123456789")
     elif base == "textures":
         (x, y), classes = _textures(world, seed), tuple(f"grating {k}" for k in range(10))
     else:

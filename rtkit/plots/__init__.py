@@ -162,7 +162,7 @@ def verdicts(found: Mapping[str, Verdict], ax: Axes | None = None) -> Axes:
         colour, marker = VERDICTS[verdict.verdict]
         ax.plot([verdict.low, verdict.high], [row, row], color=colour, lw=3)
         ax.plot(verdict.effect, row, marker, color=colour, ms=9)
-        margin = claims.load()[verdict.claim].margin
+        margin = claims.get(verdict.claim).margin
         ax.plot([margin, margin], [row - 0.3, row + 0.3], color="black", lw=1.5)
     labels = [f"{label}  {verdict.verdict.replace('_', ' ')}" for label, verdict in shown]
     ax.set_yticks(range(len(shown)), labels)
@@ -175,7 +175,10 @@ def verdicts(found: Mapping[str, Verdict], ax: Axes | None = None) -> Axes:
 def forest(found: Iterable[Verdict]) -> Figure:
     """All judged effects, a panel for each unit (`verdicts`), labelled by claim and, with several, by preset."""
     order = list(claims.load())
-    shown = sorted((verdict for verdict in found if verdict.effect is not None), key=lambda v: order.index(v.claim))
+    shown = sorted(
+        (verdict for verdict in found if verdict.effect is not None),
+        key=lambda v: order.index(v.claim.partition("@")[0]),
+    )
     several = len({verdict.preset for verdict in shown}) > 1
     units: dict[str, dict[str, Verdict]] = {}
     for verdict in shown:

@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 
-from rtkit import compute
+from rtkit import compute, presets
 
 
 def workers() -> int:
@@ -59,3 +60,24 @@ def _stage(pool: ProcessPoolExecutor, function: Callable, tasks: Sequence, title
     for future in tqdm(as_completed(futures), title, len(futures), mininterval=1):
         future.result()
     return [future.result() for future in futures]
+
+
+def load_source(source) -> None:
+    """Make sure that a source network is in the cache."""
+    source.load()
+
+
+def frame(preset: str, todo: Sequence, rows: Callable, is_cached: Callable) -> pd.DataFrame:
+    """Make the frame of a study: the rows of all its cells, those missing from the cache computed first.
+
+    Args:
+        todo: cells with an attribute `source`, the network that each needs.
+        rows: cell -> its rows, from the cache or computed; is_cached: cell -> whether they only have to be read.
+    """
+    missing = [cell for cell in todo if not is_cached(cell)]
+    if missing:
+        # Long trainings first, so that no core is left alone with one at the end.
+        needed = sorted(dict.fromkeys(cell.source for cell in missing), key=lambda source: source.kind != "robust")
+        stages = ((load_source, needed, "source networks"), (rows, missing, "cells"))
+        spread(*stages, alone=presets.get(preset).scope is None)
+    return pd.DataFrame([row for cell in todo for row in rows(cell)])

@@ -88,7 +88,8 @@ def _probe_rows(cell: Cell, task: targets.Target) -> Iterator[dict]:
             yield cell.row(metric, share, len(y), n_train=n, seconds=spent)
 
 
-def _trained_rows(cell: Cell, task: targets.Target) -> Iterator[dict]:
+def trained_rows(cell: Cell, task: targets.Target) -> Iterator[dict]:
+    """Carry the cell's source over to a task by training; how it does there, on the way and at the end."""
     method = methods.transfer(cell.protocol, steps=cell.steps, lr=cell.lr, batch_size=cell.batch_size)
     (n,) = cell.n_train
     if method.init == "source":
@@ -117,7 +118,7 @@ def rows(cell: Cell) -> list[dict]:
         if cell.target == "source":
             return list(_source_rows(cell))
         task = targets.target(cell.target, cell.source.world, cell.seed)
-        return list((_probe_rows if cell.protocol == "probe" else _trained_rows)(cell, task))
+        return list((_probe_rows if cell.protocol == "probe" else trained_rows)(cell, task))
 
     return store.cell(cell.study, {"cell": cell, "compute": compute.kind()}, MODULES, make)
 
@@ -125,8 +126,3 @@ def rows(cell: Cell) -> list[dict]:
 def is_cached(cell: Cell) -> bool:
     """Whether `rows` would only have to read."""
     return store.cell_path(cell.study, {"cell": cell, "compute": compute.kind()}, MODULES).exists()
-
-
-def train_source(source: Source) -> None:
-    """Make sure that a source network is in the cache."""
-    source.load()

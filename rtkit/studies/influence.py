@@ -8,12 +8,12 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from rtkit import compute, evaluation, influence, methods, models, presets, store
+from rtkit import compute, evaluation, influence, methods, models, presets, store, studies
 from rtkit.data import targets
 from rtkit.influence import UTRERA_RTOL, Examples, Head
 from rtkit.presets import Preset
 from rtkit.sources import Source
-from rtkit.studies import cells, spread, transfer
+from rtkit.studies import cells, transfer
 from rtkit.studies.influence_heads import RIDGE, Frozen, agreement, frozen, one_thread, rankings, with_ones
 from rtkit.training import train
 
@@ -174,6 +174,10 @@ def rows(cell: Cell) -> list[dict]:
         return store.cell(STUDY, _key(cell), MODULES, lambda: list(make(cell)))
 
 
+def _is_cached(cell: Cell) -> bool:
+    return store.cell_path(STUDY, _key(cell), MODULES).exists()
+
+
 def sources(preset: Preset, seed: int) -> dict[str, Source]:
     """The standard and the robust source network of a replicate."""
     return {
@@ -202,10 +206,4 @@ def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFr
         The columns of `transfer.run`, and `score` (what ranks the training images) and `rank` (the image's, the
         percentage inspected, or the number removed). Matches, shares and accuracies are fractions, losses nats.
     """
-    todo = plan(preset, seeds)
-    missing = [cell for cell in todo if not store.cell_path(STUDY, _key(cell), MODULES).exists()]
-    if missing:
-        wanted = sorted(dict.fromkeys(cell.source for cell in missing), key=lambda source: source.kind != "robust")
-        stages = ((cells.train_source, wanted, "source networks"), (rows, missing, "cells"))
-        spread(*stages, alone=presets.get(preset).scope is None)
-    return pd.DataFrame([row for cell in todo for row in rows(cell)])
+    return studies.frame(preset, plan(preset, seeds), rows, _is_cached)

@@ -51,16 +51,17 @@ def verdicts(
     """Judge every claim that a study can speak of, by id.
 
     Args:
-        effects, arms: by claim, see `claims.judge`; main: the frame that they are computed from.
+        effects, arms: by claim (a regime other than the default after an @), see `claims.judge`.
+        main: the frame that they are computed from.
         controls: those that do not hold stop the judgement; collapsed: replicates that cap it.
     """
-    scope, known = presets.get(preset).scope, claims.load()
+    scope = presets.get(preset).scope
     if scope is None:
-        return {name: claims.unjudged(known[name], preset, "none", "smoke") for name in effects}
+        return {name: claims.unjudged(claims.get(name), preset, "none", "smoke") for name in effects}
     options = {"preset": preset, "scope": scope, "collapsed": collapsed}
     options |= {"failed_controls": [control.name for control in controls if not control.holds]}
     return {
-        name: claims.judge(known[name], effect, main, arms=arms.get(name), **options)
+        name: claims.judge(claims.get(name), effect, main, arms=arms.get(name), **options)
         for name, effect in effects.items()
     }
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rtkit import compute, evaluation, presets, robustness, shape_bias, store
+from rtkit import compute, evaluation, presets, robustness, shape_bias, store, studies
 from rtkit.data.glyphs import World
 from rtkit.presets import Preset
 from rtkit.sources import Source
-from rtkit.studies import cells, spread, transfer
+from rtkit.studies import cells, transfer
 from rtkit.studies.cells import ATTACK, Cell
 from rtkit.studies.transfer import MAIN_EPS, SHAPES
 
@@ -69,7 +69,7 @@ def rows(cell: Cell) -> list[dict]:
         if cell.protocol == "none":
             return list(_looking(cell))
         name, copy = cell.target.split(":")
-        return list(cells._trained_rows(cell, shape_bias.target_copy(name, copy, World(), cell.seed)))
+        return list(cells.trained_rows(cell, shape_bias.target_copy(name, copy, World(), cell.seed)))
 
     randomised = cell.source.world.texture_reliability == RANDOMISED
     found = store.cell(cell.study, {"cell": cell, "compute": compute.kind()}, MODULES, make)
@@ -114,10 +114,4 @@ def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFr
     Raises:
         ValueError: there is no such preset, or the seeds are no whole numbers.
     """
-    todo = plan(preset, seeds)
-    missing = [cell for cell in todo if not _is_cached(cell)]
-    if missing:
-        needed = list(dict.fromkeys(cell.source for cell in missing))
-        stages = ((cells.train_source, needed, "source networks"), (rows, missing, "cells"))
-        spread(*stages, alone=presets.get(preset).scope is None)
-    return pd.DataFrame([row for cell in todo for row in rows(cell)])
+    return studies.frame(preset, plan(preset, seeds), rows, _is_cached)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rtkit import presets
+from rtkit import presets, studies
 from rtkit.data.glyphs import World
 from rtkit.presets import Preset
 from rtkit.sources import Source
-from rtkit.studies import cells, spread
+from rtkit.studies import cells
 from rtkit.studies.cells import Cell
 
 STUDY = "transfer"
@@ -136,15 +136,7 @@ def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFr
     Raises:
         ValueError: there is no such preset, or the seeds are no whole numbers.
     """
-    todo = plan(preset, seeds)
-    missing = [cell for cell in todo if not cells.is_cached(cell)]
-    sources = list(dict.fromkeys(cell.source for cell in missing))
-    # Long trainings first, so that no core is left alone with one at the end.
-    sources.sort(key=lambda source: source.kind != "robust")
-    if missing:
-        stages = ((cells.train_source, sources, "source networks"), (cells.rows, missing, "cells"))
-        spread(*stages, alone=presets.get(preset).scope is None)
-    return pd.DataFrame([row for cell in todo for row in cells.rows(cell)])
+    return studies.frame(preset, plan(preset, seeds), cells.rows, cells.is_cached)
 
 
 def tuning(preset: str = "glyphs") -> pd.DataFrame:
@@ -166,7 +158,7 @@ def tuning(preset: str = "glyphs") -> pd.DataFrame:
         if not (protocol == "scratch" and kind == "robust")
     }
     sources = list(dict.fromkeys(cell.source for cell in todo))
-    _, rows = spread((cells.train_source, sources, "source networks"), (cells.rows, list(todo), "cells"))
+    _, rows = studies.spread((studies.load_source, sources, "source networks"), (cells.rows, list(todo), "cells"))
     frame = pd.DataFrame([row | {"lr": lr} for found, lr in zip(rows, todo.values(), strict=True) for row in found])
     frame = frame[frame.metric == "validation_accuracy"].assign(value=100 * frame.value)
     return frame.pivot_table(index=["method", "source"], columns="lr", values="value")

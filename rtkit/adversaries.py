@@ -1,0 +1,148 @@
+"""Adversaries: what a step of training replaces an image, its weight and its label by."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from rtkit import attacks
+from rtkit.threat import ThreatModel
+
+# Gradient evaluations that one x' costs, where the number of steps does not say it.
+_COSTS = {"noise": 0, "n_fgsm": 1}
+KINDS = ("noise", "n_fgsm", "pgd", "divergence", "region", "kernel")
+
+
+class Attacked(NamedTuple):
+    """What an adversary hands to the loss.
+
+    Shape:
+        x (N, C, H, W) in [0, 1]; weight (N,) or None for ones; target (N, K), probabilities, or None for the labels.
+    """
+
+    x: torch.Tensor
+    weight: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """What replaces the training image x by x'.
+
+    Args:
+        kind: "noise" (evenly from the ball, a control), "n_fgsm" (de Jorge et al. 2022), "pgd" (Madry et al. 2018),
+            "divergence" (PGD on the divergence from the clean decision, as in TRADES, Zhang et al. 2019), "region" (a
+            point of the region that PGD's path spans, Song et al. 2021), "kernel" (the image that maximises loss times
+            a Gaussian kernel, Zhu et al. 2022).
+        threat: the ball at full size; for "kernel", which knows no ball, eps is the kernel's width sigma in l2.
+        steps: gradient steps; ignored by "noise" and "n_fgsm".
+        warmup: share of the training over which eps grows from zero. Starting at full eps can leave a small network
+            at chance for good.
+        smoothing: for "region", how much of its label a point at distance eps loses to all classes evenly; nearer
+            points lose proportionally less.
+
+    Raises:
+        ValueError: the kind is unknown, or smoothing is no probability.
+    """
+
+    kind: Literal["noise", "n_fgsm", "pgd", "divergence", "region", "kernel"]
+    threat: ThreatModel
+    steps: int = 7
+    warmup: float = 0.4
+    smoothing: float = 0.0
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if not 0 <= self.smoothing <= 1:
+            raise ValueError(f"smoothing must lie in [0, 1], got {self.smoothing!r}")
+
+    def __call__(self, net, x, y, progress: float, generator: torch.Generator) -> Attacked:
+        """Attack a batch at the given share of the training. Shape: x (N, C, H, W) in [0, 1], y (N,)."""
+        scale = min(1.0, progress / self.warmup) if self.warmup else 1.0
+        threat = replace(self.threat, eps=scale * self.threat.eps)
+        if self.kind == "noise":
+            return Attacked((x + threat.random_start(x, generator)).clamp(0, 1))
+        if self.kind == "n_fgsm":
+            return Attacked(attacks.n_fgsm(net, x, y, threat, generator=generator))
+        if self.kind == "region":
+            return region(net, x, y, threat, self.steps, self.smoothing, generator)
+        if self.kind == "kernel":
+            return kernel(net, x, y, threat.eps, self.steps)
+        options = {"steps": self.steps, "keep_best": False, "batch_statistics": True, "generator": generator}
+        if self.kind == "divergence":
+            with torch.no_grad(), attacks.frozen(net, batch_statistics=True):
+                clean = net(x).softmax(1)
+            return Attacked(attacks.pgd(net, x, clean, threat, loss=divergence, **options))
+        return Attacked(attacks.pgd(net, x, y, threat, **options))
+
+    @property
+    def gradients(self) -> int:
+        """Gradient evaluations that one x' costs."""
+        return _COSTS.get(self.kind, self.steps)
+
+
+def divergence(logits: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence, in nats, of the decision on x' from the one on x. Shape: (N, K), (N, K) -> (N,)."""
+    return F.kl_div(logits.float().log_softmax(1), clean.float(), reduction="none").sum(1)
+
+
+def region(net, x, y, threat: ThreatModel, steps: int, smoothing: float, generator: torch.Generator) -> Attacked:
+    """Draw x' evenly from the smallest box that holds PGD's path, its label the softer the further x' lies from x.
+
+    The paper's abstract leaves box and softness open; both are our reading.
+
+    Shape:
+        x (N, C, H, W) in [0, 1], y (N,) -> x' within eps of x, targets (N, K).
+
+    Reference: Song et al. 2021 (regional adversarial training).
+    """
+    path = [x]
+
+    def watched(point: torch.Tensor) -> torch.Tensor:
+        path.append(point.detach())
+        return net(point)
+
+    with attacks.frozen(net, batch_statistics=True):
+        options = {"keep_best": False, "batch_statistics": True, "generator": generator}
+        path.append(attacks.pgd(watched, x, y, threat, steps=steps, **options))
+        classes = net(x[:1]).shape[1]
+    low, high = torch.stack(path).aminmax(dim=0)  # (N, C, H, W)
+    share = torch.rand(x.shape, generator=generator, device=x.device)
+    point = low + share * (high - low)
+    distance = (point - x).flatten(1).abs().amax(1) / max(threat.eps, 1e-12)  # (N,)
+    softness = (smoothing * distance).clamp(max=1)[:, None]
+    return Attacked(point, target=(1 - softness) * F.one_hot(y, classes) + softness / classes)
+
+
+def kernel(net, x, y, sigma: float, steps: int, step_size: float = 0.1) -> Attacked:
+    """Find u that maximises k(u, x) loss(u), with k(u, x) = exp(-|u - x|^2 / (2 sigma^2)); its kernel is its weight.
+
+    Args:
+        sigma: width of the kernel, an l2 length for pixels in [0, 1]; zero leaves the image as it is.
+        step_size: of Adam (AMSGrad), as a share of sigma a pixel's even part of it.
+
+    Shape:
+        x (N, C, H, W) in [0, 1], y (N,) -> u in [0, 1] (the authors' code does not clip it), weights (N,) in (0, 1].
+
+    Reference: Zhu et al. 2022, equation 6 and their code.
+    """
+    if not sigma:
+        return Attacked(x)
+
+    def closeness(u: torch.Tensor) -> torch.Tensor:
+        return -(u - x).flatten(1).square().sum(1) / (2 * sigma**2)  # (N,), the kernel's logarithm
+
+    point = x.clone().requires_grad_(True)
+    ascent = torch.optim.Adam([point], lr=step_size * sigma / x[0].numel() ** 0.5, amsgrad=True, maximize=True)
+    with attacks.frozen(net, batch_statistics=True):
+        for _ in range(steps):
+            # The logarithm has the same maximiser, and its gradient does not shrink with the kernel.
+            value = attacks.cross_entropy(net(point), y).clamp_min(1e-12).log() + closeness(point)
+            (point.grad,) = torch.autograd.grad(value.sum(), point)
+            ascent.step()
+            with torch.no_grad():
+                point.clamp_(0, 1)
+    point = point.detach()
+    return Attacked(point, weight=closeness(point).exp())

@@ -1,0 +1,170 @@
+"""The loss of a training step: a loss on labels, plus weighted distances to a reference."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from rtkit.adversaries import Attacked, divergence
+from rtkit.models import Activations, Network
+
+
+class Views(NamedTuple):
+    """All that a step's loss may look at.
+
+    `clean` and `attacked` are the student's activations on x and x' (None where no part of the loss needs them; the
+    same object without an adversary), `reference` those of the reference network on x.
+    """
+
+    net: Network
+    reference_net: Network | None
+    clean: Activations | None
+    attacked: Activations | None
+    reference: Activations | None
+    y: torch.Tensor
+
+
+def _weights(seen: Views, student: None) -> torch.Tensor:
+    reference = dict(seen.reference_net.named_parameters())
+    total = torch.zeros((), device=seen.y.device)
+    for name, value in seen.net.named_parameters():
+        # The head is new: it has no reference but zero.
+        origin = 0 if name.startswith("head.") else reference[name].detach()
+        total = total + 0.5 * (value - origin).square().sum()
+    return total
+
+
+def _stages(seen: Views, student: Activations) -> torch.Tensor:
+    pairs = zip(student.stages, seen.reference.stages, strict=True)
+    return sum((ours.float() - theirs.float()).square().mean() for ours, theirs in pairs)
+
+
+def _features(seen: Views, student: Activations) -> torch.Tensor:
+    return (student.features - seen.reference.features).square().mean()
+
+
+def _features_l1(seen: Views, student: Activations) -> torch.Tensor:
+    return (student.features - seen.reference.features).abs().sum(1).mean()
+
+
+def _logits(seen: Views, student: Activations) -> torch.Tensor:
+    return divergence(student.logits, seen.reference.logits.softmax(1)).mean()
+
+
+def _consistency(seen: Views, student: None) -> torch.Tensor:
+    return divergence(seen.attacked.logits, seen.clean.logits.softmax(1)).mean()
+
+
+def _weighted_consistency(seen: Views, student: None) -> torch.Tensor:
+    chances = seen.clean.logits.softmax(1)
+    doubt = 1 - chances.gather(1, seen.y[:, None])[:, 0]  # (N,)
+    return (divergence(seen.attacked.logits, chances) * doubt).mean()
+
+
+# Distances by name: (views, the student's activations on the term's images) -> a number.
+DISTANCES: dict[str, Callable[[Views, Activations | None], torch.Tensor]] = {
+    "weights": _weights,
+    "stages": _stages,
+    "features": _features,
+    "features_l1": _features_l1,
+    "logits": _logits,
+    "consistency": _consistency,
+    "weighted_consistency": _weighted_consistency,
+}
+_OF_REFERENCE = ("stages", "features", "features_l1", "logits")
+_OF_BOTH = ("consistency", "weighted_consistency")
+
+
+@dataclass(frozen=True)
+class Term:
+    """A weighted distance that is added to the loss on labels.
+
+    Args:
+        distance: to the reference network, "weights" (half the squared L2 length, the head drawn to zero: L2-SP, Li
+            et al. 2018), "stages" (squared L2, mean over each stage's maps, sum over stages: DELTA, Li et al. 2019,
+            without its channel weights), "features" (squared L2, mean over the penultimate features), "features_l1"
+            (L1, sum over features, as Shafahi et al. 2020), "logits" (Kullback-Leibler divergence); between the
+            student's own decisions on x and x', "consistency" (divergence: TRADES, Zhang et al. 2019) or
+            "weighted_consistency" (the same times the doubt 1 - p_y(x): MART, Wang et al. 2020). All are means over
+            the batch, and "weights" knows no batch.
+        weight: its factor in the loss; zero leaves it out.
+        on: the images that the student sees: "clean" x or "attacked" x'. The reference always sees x.
+
+    Raises:
+        ValueError: there is no such distance or image, or the weight is negative.
+    """
+
+    distance: str
+    weight: float
+    on: Literal["clean", "attacked"] = "clean"
+
+    def __post_init__(self):
+        if self.distance not in DISTANCES:
+            raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, got {self.distance!r}")
+        if self.on not in ("clean", "attacked"):
+            raise ValueError(f"on must be 'clean' or 'attacked', got {self.on!r}")
+        if not self.weight >= 0:
+            raise ValueError(f"a term's weight must not be negative, got {self.weight!r}")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with a reference network."""
+        return self.distance not in _OF_BOTH
+
+
+def views(
+    net: Network,
+    reference: Network | None,
+    loss: str,
+    terms: tuple[Term, ...],
+    x: torch.Tensor,
+    attacked: Attacked,
+    y: torch.Tensor,
+) -> Views:
+    """Run the networks on what the loss needs, and on nothing else.
+
+    Clean and attacked images go through the student as one batch, so that BatchNorm sees both at once.
+    """
+    terms = [term for term in terms if term.weight]
+    by_activations = [term for term in terms if term.distance in _OF_REFERENCE]
+    both = any(term.distance in _OF_BOTH for term in terms)
+    wants_clean = loss == "clean" or both or any(term.on == "clean" for term in by_activations)
+    wants_attacked = loss != "clean" or both or any(term.on == "attacked" for term in by_activations)
+    if attacked.x is x or not (wants_clean and wants_attacked):
+        seen = net.activations(attacked.x if wants_attacked else x)
+        clean, other = (seen if wants_clean or attacked.x is x else None), seen if wants_attacked else None
+    else:
+        maps, features, logits = net.activations(torch.cat([x, attacked.x]))
+        halves = zip(*(part.chunk(2) for part in (*maps, features, logits)), strict=True)
+        clean, other = (Activations(list(half[:-2]), *half[-2:]) for half in halves)
+    target = None
+    if by_activations:
+        with torch.no_grad():
+            target = reference.activations(x)
+    return Views(net, reference, clean, other, target, y)
+
+
+def on_labels(loss: str, seen: Views, attacked: Attacked) -> torch.Tensor:
+    """The loss on labels: "attacked" or "clean" cross-entropy, or "boosted" (MART, Wang et al. 2020, section 3.2)."""
+    logits = seen.clean.logits if loss == "clean" else seen.attacked.logits
+    if loss == "boosted":
+        chances = logits.softmax(1)
+        right = F.nll_loss((chances + 1e-4).log(), seen.y)
+        wrong = chances.scatter(1, seen.y[:, None], 0).amax(1)
+        return right - (1.0001 - wrong).log().mean()
+    if loss == "clean" or (attacked.weight is None and attacked.target is None):
+        return F.cross_entropy(logits, seen.y)
+    each = F.cross_entropy(logits, seen.y if attacked.target is None else attacked.target, reduction="none")
+    return each.mean() if attacked.weight is None else (attacked.weight * each).mean()
+
+
+def total(loss: str, terms: tuple[Term, ...], seen: Views, attacked: Attacked) -> torch.Tensor:
+    """The loss of a step: that on labels plus every weighted distance."""
+    value = on_labels(loss, seen, attacked)
+    for term in terms:
+        if term.weight:
+            student = seen.clean if term.on == "clean" else seen.attacked
+            value = value + term.weight * DISTANCES[term.distance](seen, student)
+    return value
