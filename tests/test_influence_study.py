@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from rtkit import captum_influence, influence, presets, records, store
-from rtkit import influence_prose as say
 from rtkit.data.glyphs import World
 from rtkit.influence import Head
-from rtkit.influence_explorer import influence_explorer
 from rtkit.plots import influence as figures
+from rtkit.prose import influence as say
 from rtkit.studies import influence as study
 from rtkit.studies import influence_effects as effects
 from rtkit.studies import influence_heads as heads
 from rtkit.studies.influence import TARGETS
 from rtkit.studies.transfer import MAIN_EPS
 from rtkit.studies.transfer_effects import core
+from rtkit.widgets.influence import influence_explorer
 
 WORLD = World()
 JITTER = (0.0, 0.004, -0.003, 0.002, -0.001)

@@ -40,7 +40,8 @@ def test_distances_by_hand():
 
 
 def test_distance_of_weights_by_hand():
-    net, source = models.create(3, 8, 0), models.create(5, 8, 0)
+    source = models.create(5, 8, 0)
+    net = models.with_new_head(source, 3, 0)
     with torch.no_grad():
         for parameter in net.head.parameters():
             parameter.zero_()
