@@ -1,0 +1,252 @@
+"""Accuracy against robustness: the study behind notebook 06 (Cao et al. 2022, Song et al. 2021, Zhu et al. 2022)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+
+from rtkit import compute, evaluation, methods, presets, robustness, studies
+from rtkit.data.glyphs import Images, World
+from rtkit.methods import Method
+from rtkit.models import Network
+from rtkit.objectives import Term
+from rtkit.presets import Preset
+from rtkit.sources import Source
+from rtkit.studies import students
+from rtkit.studies.students import Student
+from rtkit.threat import ThreatModel
+from rtkit.training import Phase
+
+STUDY = "tradeoff"
+MODULES = (*students.MODULES, "studies/tradeoff")
+THREAT = ThreatModel("linf", 4 / 255)  # under which every network is judged
+MAIN_EPS = 2 / 255  # training radius of what appears at one radius only
+TRADES_EPS = 4 / 255  # whose knob is beta
+ATTACK_STEPS = 2  # of training
+TEACH = {"features": 1.0, "logits": 1.0}  # weights of a teacher's distances
+SMOOTHING = 0.3  # of RAT's labels at distance eps
+SETTLED, LOW = 0.2, 0.02  # share of the training spent at a constant small rate; that rate as a share of the peak
+LEARNING_RATE_GRID = (0.1, 0.2, 0.4)
+WEIGHT_GRID = (0.3, 1.0, 3.0)
+TUNING_SEEDS = (100, 101)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of the study a preset runs.
+
+    Args:
+        steps: SGD steps of each network.
+        radii: training radii of PGD-AT, the knob of its frontier; zero is standard training.
+        taught: radii at which it is taught as well.
+        betas: of TRADES, its knob, with and without the teacher; none leaves TRADES out.
+        sigmas: widths of the ARKS kernel, l2; none leaves it out.
+        extended: the ablations of the teacher, MART and RAT as well, and the main pair with twice the steps.
+    """
+
+    steps: int = 240
+    radii: tuple[float, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255)
+    taught: tuple[float, ...] = (MAIN_EPS,)
+    betas: tuple[float, ...] = ()
+    sigmas: tuple[float, ...] = ()
+    extended: bool = False
+
+
+PLANS = {
+    "smoke": Plan(6, (0.0, 1 / 255, MAIN_EPS)),
+    "glyphs": Plan(),
+    "glyphs-full": Plan(
+        taught=(1 / 255, MAIN_EPS, 4 / 255), betas=(1.0, 3.0, 6.0), sigmas=(0.5, 1.0, 2.0), extended=True
+    ),
+}
+REPLICATES = 3  # a network costs the better part of a minute
+
+
+def both(distance: str, weight: float) -> tuple[Term, Term]:
+    """A teacher's distance on clean and on attacked images."""
+    return Term(distance, weight), Term(distance, weight, on="attacked")
+
+
+def settled(phase: Phase) -> tuple[Phase, Phase]:
+    """Split a phase: its schedule first, then a share at a small constant rate, in which a converged network rests."""
+    rest = max(1, round(SETTLED * phase.steps))
+    # The adversary's radius has grown by then.
+    adversary = replace(phase.adversary, warmup=0.0) if phase.adversary else None
+    last = replace(phase, steps=rest, lr=LOW * phase.lr, schedule="constant", adversary=adversary)
+    return replace(phase, steps=max(1, phase.steps - rest)), last
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Makes the students of one replicate, all with the same budget."""
+
+    preset: Preset
+    steps: int
+    seed: int
+    study: str = STUDY
+
+    def student(
+        self,
+        name: str,
+        base: str,
+        eps: float,
+        knob: float,
+        lr: float = 0.0,
+        teacher: str = "standard",
+        teach: tuple[Term, ...] = (),
+        **options,
+    ) -> Student:
+        """A student of `methods.adversarial`, or of standard training at eps zero.
+
+        Args:
+            knob: what its base's frontier is drawn over.
+            lr: peak learning rate; by default that of the preset's source networks.
+            teacher: kind of the source network that it is taught by, if `teach` says how.
+        """
+        source = Source.of(self.preset, teacher, 0.0 if teacher == "standard" else 4 / 255, self.seed)
+        lr = lr or self.preset.source_lr
+        if eps:
+            method = methods.adversarial(
+                base, eps, steps=self.steps, lr=lr, attack_steps=ATTACK_STEPS, teach=teach, **options
+            )
+        else:
+            method = Method("random", methods.source("standard", 0.0, self.steps, lr))
+        method = replace(method, phases=settled(method.phases[0]))
+        knobs = (("knob", knob), ("teacher", teacher if teach else "none"))
+        knobs += (("weight", teach[0].weight if teach else 0.0),)
+        return Student(self.study, name, method, source, self.seed, "source", source.n_source, World(), knobs)
+
+
+def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Student]:
+    arms, vfd = Arms(preset, plan.steps, seed), both("features", TEACH["features"])
+    made = [arms.student("pgd_at", "pgd_at", eps, 255 * eps) for eps in plan.radii]
+    made += [arms.student("pgd_at+vfd", "pgd_at", eps, 255 * eps, teach=vfd) for eps in plan.taught]
+    for beta in plan.betas:
+        made.append(arms.student("trades", "trades", TRADES_EPS, beta, beta=beta))
+        made.append(arms.student("trades+vfd", "trades", TRADES_EPS, beta, beta=beta, teach=vfd))
+    if plan.extended:
+        main = {"eps": MAIN_EPS, "knob": 255 * MAIN_EPS}
+        made += [
+            arms.student("clean images only", "pgd_at", teach=vfd[:1], **main),
+            arms.student("attacked images only", "pgd_at", teach=vfd[1:], **main),
+            *(arms.student("pgd_at+vfd", "pgd_at", teach=both("features", w), **main) for w in WEIGHT_GRID),
+            arms.student("logits", "pgd_at", teach=both("logits", TEACH["logits"]), **main),
+            arms.student("robust teacher", "pgd_at", teach=vfd, teacher="robust", **main),
+            arms.student("mart", "mart", **main),
+            arms.student("region", "rat", **main),
+            arms.student("rat", "rat", smoothing=SMOOTHING, **main),
+        ]
+        longer = replace(arms, steps=2 * plan.steps)
+        for name, teach in (("pgd_at", ()), ("pgd_at+vfd", vfd)):
+            made += [longer.student(f"{name}, twice", "pgd_at", eps, 255 * eps, teach=teach) for eps in plan.taught]
+    return made + [arms.student("arks", "arks", sigma, sigma) for sigma in plan.sigmas]
+
+
+def _accuracy(net: Network, images: Images) -> float:
+    """Accuracy under ten steps of PGD on the margin: enough to compare checkpoints, too little to judge."""
+    tried = robustness.battery(len(images.classes), steps=10)["PGD on the margin"]
+    generator = torch.Generator(device=compute.device()).manual_seed(0)
+    kept = [robustness.worst_case(net, x, y, THREAT, [tried], generator)[-1] for x, y in evaluation.batches(images)]
+    return float(torch.cat(kept).float().mean())
+
+
+def _strong_drop(net: Network, images: Images, seed: int) -> float:
+    """How many more of the images Auto-PGD breaks, in all its forms, after both PGD attacks: a share of them all."""
+    tried = list(robustness.battery(len(images.classes), steps=10, strong=True, apgd_steps=25).values())
+    generator = torch.Generator(device=compute.device()).manual_seed(seed)
+    left = [robustness.worst_case(net, x, y, THREAT, tried, generator) for x, y in evaluation.batches(images)]
+    after = torch.cat(left, 1).float().mean(1)  # (1 + attacks,)
+    return float(after[2] - after[-1])
+
+
+def _measure(student: Student) -> Iterator[dict]:
+    first, second = (phase.steps for phase in student.method.phases)
+    marks = sorted({max(1, first // 2), max(1, 3 * first // 4), first, first + second})
+    n, best = max(1, student.n_train // 10), (-1.0, None)
+
+    def watch(net: Network, task) -> float:
+        nonlocal best
+        score = _accuracy(net, task.validation[:n])
+        if score >= best[0]:
+            best = score, {name: value.clone() for name, value in net.state_dict().items()}
+        return score
+
+    done = students.trained(student, watch, tuple(marks))
+    net, task, seen = done.net, done.task, done.history.measured
+    yield from students.clean_rows(student, done)
+    yield student.row("moved", abs(seen[first + second] - seen[first]), n)
+    yield student.row("collapsed", float(done.history.collapsed), n)
+    test, standard = task.test[:n], replace(student.source, kind="standard", source_eps=0.0)
+    options = {"steps": 10, "surrogates": [standard.load()[0]], "seed": student.seed}
+    attacked = robustness.robustness(net, test, THREAT, **options)
+    yield student.row("robust_accuracy", attacked.robust, n)
+    yield student.row("self_check_warnings", len(attacked.warnings), n)
+    yield student.row("generalisation_gap", _accuracy(net, task.pool[:n]) - _accuracy(net, test), n)
+    knobs = dict(student.knobs)
+    if student.name in ("pgd_at", "pgd_at+vfd") and knobs["knob"] == 255 * MAIN_EPS:
+        yield student.row("strong_drop", _strong_drop(net, test[:100], student.seed), min(n, 100))
+    net.load_state_dict(best[1])
+    attacked = robustness.robustness(net, test, THREAT, **options)
+    yield student.row("clean_accuracy", attacked.clean, n, checkpoint="best")
+    yield student.row("robust_accuracy", attacked.robust, n, checkpoint="best")
+
+
+def rows(student: Student) -> list[dict]:
+    """The rows of one student, from the cache or computed."""
+    return [{"checkpoint": "last"} | row for row in students.cached(student, MODULES, _measure)]
+
+
+def is_cached(student: Student) -> bool:
+    """Whether `rows` would only have to read."""
+    return students.is_cached(student, MODULES)
+
+
+def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Student]:
+    """All students of the study at a preset, without training any; three replicates where none are named."""
+    chosen = presets.get(preset)
+    seeds = presets.replicates(chosen, seeds or chosen.seeds[:REPLICATES])
+    return list(dict.fromkeys(student for seed in seeds for student in _replicate(chosen, PLANS[preset], seed)))
+
+
+def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFrame:
+    """Make the frame of the study, student by student; what is in the cache is read.
+
+    Returns:
+        The columns of `Student.row`, and `knob` (training radius in 255ths, beta or sigma), `teacher`, its `weight`,
+        `checkpoint` ("last", or "best" on validation images). Accuracies are fractions, robust ones under `THREAT`.
+
+    Raises:
+        ValueError: there is no such preset, or the seeds are no whole numbers.
+    """
+    return studies.frame(preset, plan(preset, seeds), rows, is_cached)
+
+
+def _validation(student: Student) -> tuple[float, float]:
+    """Clean and robust accuracy of a student on validation images."""
+    done = students.trained(student)
+    return evaluation.accuracy(done.net, done.task.validation), _accuracy(done.net, done.task.validation)
+
+
+def tuning(preset: str = "glyphs") -> pd.DataFrame:
+    """Clean and robust validation accuracy in percent by teacher, weight and learning rate, on the tuning seeds.
+
+    The study takes the weight and the rate whose mean over both accuracies is highest; one rate serves all arms.
+    """
+    chosen, size = presets.get(preset), PLANS[preset]
+    main = chosen.source_lr
+    settings = [("none", 0.0, lr) for lr in LEARNING_RATE_GRID]
+    settings += [(distance, weight, main) for distance in TEACH for weight in WEIGHT_GRID]
+    settings += [("features", TEACH["features"], lr) for lr in LEARNING_RATE_GRID if lr != main]
+    made = [
+        Arms(chosen, size.steps, seed, "tuning").student(
+            distance, "pgd_at", MAIN_EPS, 255 * MAIN_EPS, lr, teach=both(distance, weight) if weight else ()
+        )
+        for seed in TUNING_SEEDS
+        for distance, weight, lr in settings
+    ]
+    needed = list(dict.fromkeys(student.source for student in made))
+    _, found = studies.spread((studies.load_source, needed, "source networks"), (_validation, made, "students"))
+    index = pd.MultiIndex.from_tuples(settings * len(TUNING_SEEDS), names=["teacher's", "weight", "lr"])
+    frame = 100 * pd.DataFrame(found, index=index, columns=["clean", "robust"])
+    return frame.groupby(level=[0, 1, 2]).mean().assign(mean=lambda table: table.mean(axis=1))
