@@ -46,7 +46,7 @@ def frontier(frame: pd.DataFrame, base: str = "pgd_at", ax: Axes | None = None, 
         ax.annotate(
             "standard" if not level else knob.format(level), (x, y), (7, -13), textcoords="offset points", fontsize=9
         )
-    taught = effects._taught(base)
+    taught = effects.taught_name(base)
     for at in effects.knobs(frame, taught) if taught in set(frame.method) else ():
         new = effects.point(frame, taught, at)
         if at in levels:

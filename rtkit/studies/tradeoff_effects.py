@@ -108,7 +108,8 @@ def _bases(frame: pd.DataFrame, suffix: str = "") -> dict[str, str]:
     return found
 
 
-def _taught(base: str) -> str:
+def taught_name(base: str) -> str:
+    """What the frame calls a base with a teacher."""
     name, comma, rest = base.partition(",")
     return f"{name}+vfd{comma}{rest}"
 
@@ -117,8 +118,8 @@ def _cleaner(suffix: str = ""):
     def effect(frame: pd.DataFrame) -> dict[str, float]:
         out = {}
         for base, title in _bases(frame, suffix).items():
-            shared = [knob for knob in knobs(frame, _taught(base)) if knob in knobs(frame, base)]
-            gains = [point(frame, _taught(base), knob)[0] - point(frame, base, knob)[0] for knob in shared]
+            shared = [knob for knob in knobs(frame, taught_name(base)) if knob in knobs(frame, base)]
+            gains = [point(frame, taught_name(base), knob)[0] - point(frame, base, knob)[0] for knob in shared]
             out[title] = float(np.mean(gains))
         return out
 
@@ -128,7 +129,7 @@ def _cleaner(suffix: str = ""):
 def _beyond(suffix: str = ""):
     def effect(frame: pd.DataFrame) -> dict[str, float]:
         bases = _bases(frame, suffix).items()
-        return {title: float(np.mean(list(heights(frame, base, _taught(base)).values()))) for base, title in bases}
+        return {title: float(np.mean(list(heights(frame, base, taught_name(base)).values()))) for base, title in bases}
 
     return effect
 

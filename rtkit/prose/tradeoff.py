@@ -1,0 +1,90 @@
+"""Sentences of notebook 06, computed from its frame, so that they read true whichever way the results fall."""
+
+import numpy as np
+import pandas as pd
+
+from rtkit import claims, prose
+from rtkit.plots.tradeoff import NAMES
+from rtkit.studies import judging
+from rtkit.studies import tradeoff_effects as effects
+
+
+def span(frame: pd.DataFrame, base: str = "pgd_at") -> str:
+    """What a base's frontier offers, and whether there is a trade-off to speak of."""
+    found = effects.points(frame, base)
+    clean, robust = np.ptp(found[:, 0]), np.ptp(found[:, 1])
+    words = "there is a trade-off to improve" if min(clean, robust) >= 5 else "there is hardly a trade-off to improve"
+    edge = effects.frontier(found)
+    return (
+        f"Over its knob {NAMES[base]} spans {clean:.1f} points of clean accuracy and {robust:.1f} points of robust "
+        f"accuracy: {words}. {len(edge)} of its {len(found)} points lie on the frontier, from {edge[0, 0]:.1f} % clean "
+        f"and {edge[0, 1]:.1f} % robust to {edge[-1, 0]:.1f} % clean and {edge[-1, 1]:.1f} % robust."
+    )
+
+
+def taught(frame: pd.DataFrame, base: str = "pgd_at", suffix: str = "") -> str:
+    """What the teacher changes at each knob, and how far the points lie above the base's frontier."""
+    base += suffix
+    name, lines = effects.taught_name(base), []
+    if not {base, name} <= set(frame.method):
+        return f"No run of {NAMES[name.removesuffix(effects.TWICE)]} in this frame; it is part of `glyphs-full`."
+    for knob in effects.knobs(frame, name):
+        change = []
+        for k, word in enumerate(("clean", "robust")):
+            shown = judging.over_seeds(
+                frame,
+                lambda part, k=k, knob=knob: effects.point(part, name, knob)[k] - effects.point(part, base, knob)[k],
+            )
+            change.append(f"{word} accuracy {prose.number(shown)}")
+        lines.append(f"* knob {knob:g}: {', '.join(change)}")
+    try:
+        shown = judging.over_seeds(frame, lambda part: np.mean(list(effects.heights(part, base, name).values())))
+    except KeyError:
+        return "\n".join([*lines, "", "No point can be compared with the base's frontier."])
+    where = "**above**" if shown.low > 0 else "**below**" if shown.high < 0 else "**not clearly off**"
+    return "\n".join([*lines, "", f"On average the taught points lie {where} the frontier: {prose.number(shown)}."])
+
+
+def ablation(frame: pd.DataFrame) -> str:
+    """Which way of teaching lifts the point most, as an ordered list."""
+    arms = ("pgd_at+vfd", "clean images only", "attacked images only", "logits", "robust teacher")
+    found = {}
+    for arm in arms:
+        try:
+            values = [
+                effects.height(effects.points(part, "pgd_at"), effects.point(part, arm))
+                for _, part in frame.groupby("seed")
+            ]
+        except KeyError:
+            continue
+        found[arm] = claims.interval(values)
+    if len(found) < 2:
+        return "This frame has one way of teaching only; the ablation is part of `glyphs-full`."
+    order = sorted(found, key=lambda arm: -found[arm].effect)
+    lines = [f"* {NAMES[arm]}: {prose.number(found[arm])}" for arm in order]
+    return "\n".join(["Height above the frontier of PGD-AT, highest first:\n", *lines])
+
+
+def checkpoints(frame: pd.DataFrame) -> str:
+    """What choosing a checkpoint on validation images changes, over all arms."""
+    wide = {}
+    for which in ("last", "best"):
+        part = frame[(frame.checkpoint == which) & (frame.metric == "robust_accuracy")]
+        wide[which] = 100 * part.groupby("seed").value.mean()
+    shown = claims.interval((wide["best"] - wide["last"]).tolist())
+    return prose.change(shown, "Taking the best checkpoint instead of the last, robust accuracy on test images")
+
+
+def others(frame: pd.DataFrame) -> str:
+    """MART, RAT and ARKS beside PGD-AT at the same radius."""
+    if "rat" not in set(frame.method):
+        return "MART, RAT and ARKS are part of `glyphs-full`."
+    base, lines = effects.point(frame, "pgd_at"), []
+    for method in ("mart", "region", "rat"):
+        clean, robust = np.subtract(effects.point(frame, method), base)
+        lines.append(f"* {NAMES[method]}: {clean:+.1f} points clean, {robust:+.1f} points robust")
+    standard = effects.point(frame, "pgd_at", 0.0)
+    for sigma in effects.knobs(frame, "arks"):
+        clean, robust = np.subtract(effects.point(frame, "arks", sigma), standard)
+        lines.append(f"* ARKS, σ = {sigma:g}, against standard training: {clean:+.1f} clean, {robust:+.1f} robust")
+    return "\n".join(["Against PGD-AT of the same radius (means over replicates):\n", *lines])
