@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from rtkit import claims, plots
 from rtkit.plots import axes
 from rtkit.studies import tradeoff_effects as effects
+from rtkit.studies.tradeoff import MAIN_WEIGHT
 
 NAMES = {"pgd_at": "PGD-AT", "pgd_at+vfd": "PGD-AT + VFD", "trades": "TRADES", "trades+vfd": "TRADES + VFD"}
 NAMES |= {"mart": "MART", "region": "region, hard labels", "rat": "RAT", "arks": "ARKS", "logits": "logits"}
@@ -47,14 +48,15 @@ def frontier(frame: pd.DataFrame, base: str = "pgd_at", ax: Axes | None = None, 
             "standard" if not level else knob.format(level), (x, y), (7, -13), textcoords="offset points", fontsize=9
         )
     taught = effects.taught_name(base)
-    for at in effects.knobs(frame, taught) if taught in set(frame.method) else ():
-        new = effects.point(frame, taught, at)
+    for at, weight in effects.settings(frame, taught):
+        new = effects.point(frame, taught, at, weight)
         if at in levels:
             start = effects.point(frame, base, at)
             ax.annotate("", new, start, arrowprops={"arrowstyle": "->", "color": "#7F7F7F", "shrinkA": 6, "shrinkB": 6})
         for _, part in frame.groupby("seed"):
-            ax.plot(*effects.point(part, taught, at), TAUGHT[1], color=TAUGHT[0], ms=4, alpha=0.35)
+            ax.plot(*effects.point(part, taught, at, weight), TAUGHT[1], color=TAUGHT[0], ms=4, alpha=0.35)
         ax.plot(*new, TAUGHT[1], color=TAUGHT[0], ms=9)
+        ax.annotate(f"weight {weight:g}", new, (8, 4), textcoords="offset points", fontsize=9, color=TAUGHT[0])
     ax.plot([], [], TAUGHT[1], color=TAUGHT[0], ms=9, label="with a vanilla teacher")
     ax.set(**_LIMITS)
     ax.legend(loc="lower left")
@@ -72,10 +74,10 @@ def heights(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     arms = ("pgd_at+vfd", "clean images only", "attacked images only", "logits", "robust teacher")
     arms = [arm for arm in arms if arm in set(frame.method)]
     for row, arm in enumerate(reversed(arms)):
-        values = []
+        values, weight = [], MAIN_WEIGHT if arm == "pgd_at+vfd" else None
         for _, part in frame.groupby("seed"):
             try:
-                values.append(effects.height(effects.points(part, "pgd_at"), effects.point(part, arm)))
+                values.append(effects.height(effects.points(part, "pgd_at"), effects.point(part, arm, weight=weight)))
             except KeyError:
                 continue
         if not values:
@@ -114,8 +116,10 @@ def checkpoints(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The last checkpoint and the one that did best on validation images, arm by arm: an arrow from last to best."""
     ax = axes(ax, (6, 4.2))
     for method, (colour, marker) in {"pgd_at": BASE, "pgd_at+vfd": TAUGHT}.items():
-        for knob in effects.knobs(frame, method):
-            last, best = (effects.point(frame[frame.checkpoint == which], method, knob) for which in ("last", "best"))
+        for setting in effects.settings(frame, method):
+            last, best = (
+                effects.point(frame[frame.checkpoint == which], method, *setting) for which in ("last", "best")
+            )
             ax.plot([last[0], best[0]], [last[1], best[1]], color=colour, lw=1)
             ax.plot(*last, marker, color=colour, ms=8)
             ax.plot(*best, marker, color="white", mec=colour, mew=2, ms=8)
@@ -130,9 +134,10 @@ def checkpoints(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def table(frame: pd.DataFrame, metrics: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Means over replicates in percent, one line per arm and knob."""
     metrics = metrics or {"clean_accuracy": "clean (%)", "robust_accuracy": "robust (%)", "moved": "moved (points)"}
+    keys = ["method", "knob", "weight"]
     rows = frame[frame.metric.isin(list(metrics))]
-    out = 100 * rows.pivot_table(index=["method", "knob"], columns="metric", values="value")
-    seconds = frame[frame.metric == "clean_accuracy"].groupby(["method", "knob"]).seconds.mean()
+    out = 100 * rows.pivot_table(index=keys, columns="metric", values="value")
+    seconds = frame[frame.metric == "clean_accuracy"].groupby(keys).seconds.mean()
     return out[list(metrics)].rename(columns=metrics).assign(**{"training (s)": seconds}).round(1)
 
 

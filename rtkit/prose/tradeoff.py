@@ -7,6 +7,7 @@ from rtkit import claims, prose
 from rtkit.plots.tradeoff import NAMES
 from rtkit.studies import judging
 from rtkit.studies import tradeoff_effects as effects
+from rtkit.studies.tradeoff import MAIN_WEIGHT
 
 
 def span(frame: pd.DataFrame, base: str = "pgd_at") -> str:
@@ -28,21 +29,27 @@ def taught(frame: pd.DataFrame, base: str = "pgd_at", suffix: str = "") -> str:
     name, lines = effects.taught_name(base), []
     if not {base, name} <= set(frame.method):
         return f"No run of {NAMES[name.removesuffix(effects.TWICE)]} in this frame; it is part of `glyphs-full`."
-    for knob in effects.knobs(frame, name):
+    for knob, weight in effects.settings(frame, name):
         change = []
         for k, word in enumerate(("clean", "robust")):
             shown = judging.over_seeds(
                 frame,
-                lambda part, k=k, knob=knob: effects.point(part, name, knob)[k] - effects.point(part, base, knob)[k],
+                lambda part, k=k, at=(knob, weight): (
+                    effects.point(part, name, *at)[k] - effects.point(part, base, at[0])[k]
+                ),
             )
             change.append(f"{word} accuracy {prose.number(shown)}")
-        lines.append(f"* knob {knob:g}: {', '.join(change)}")
+        lines.append(f"* weight {weight:g}: {', '.join(change)}")
     try:
         shown = judging.over_seeds(frame, lambda part: np.mean(list(effects.heights(part, base, name).values())))
     except KeyError:
         return "\n".join([*lines, "", "No point can be compared with the base's frontier."])
     where = "**above**" if shown.low > 0 else "**below**" if shown.high < 0 else "**not clearly off**"
     return "\n".join([*lines, "", f"On average the taught points lie {where} the frontier: {prose.number(shown)}."])
+
+
+def _weight(arm: str) -> float | None:
+    return MAIN_WEIGHT if arm == "pgd_at+vfd" else None
 
 
 def ablation(frame: pd.DataFrame) -> str:
@@ -52,7 +59,7 @@ def ablation(frame: pd.DataFrame) -> str:
     for arm in arms:
         try:
             values = [
-                effects.height(effects.points(part, "pgd_at"), effects.point(part, arm))
+                effects.height(effects.points(part, "pgd_at"), effects.point(part, arm, weight=_weight(arm)))
                 for _, part in frame.groupby("seed")
             ]
         except KeyError:
@@ -67,11 +74,11 @@ def ablation(frame: pd.DataFrame) -> str:
 
 def checkpoints(frame: pd.DataFrame) -> str:
     """What choosing a checkpoint on validation images changes, over all arms."""
-    wide = {}
-    for which in ("last", "best"):
-        part = frame[(frame.checkpoint == which) & (frame.metric == "robust_accuracy")]
-        wide[which] = 100 * part.groupby("seed").value.mean()
-    shown = claims.interval((wide["best"] - wide["last"]).tolist())
+    rows = frame[frame.metric == "robust_accuracy"]
+    keys = ["method", "knob", "weight", "teacher", "seed"]
+    wide = rows.pivot_table(index=keys, columns="checkpoint", values="value").dropna()
+    gains = 100 * (wide["best"] - wide["last"]).groupby("seed").mean()
+    shown = claims.interval(gains.tolist())
     return prose.change(shown, "Taking the best checkpoint instead of the last, robust accuracy on test images")
 
 

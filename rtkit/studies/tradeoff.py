@@ -24,7 +24,10 @@ THREAT = ThreatModel("linf", 4 / 255)  # under which every network is judged
 MAIN_EPS = 2 / 255  # training radius of what appears at one radius only
 TRADES_EPS = 4 / 255  # whose knob is beta
 ATTACK_STEPS = 2  # of training
-TEACH = {"features": 1.0, "logits": 1.0}  # weights of a teacher's distances
+MAIN_BETA = 3.0  # of TRADES where it is taught
+WEIGHTS = (1.0, 3.0)  # of either of VFD's distances: a knob of its own, so no weight is chosen
+MAIN_WEIGHT = 3.0  # in the ablation
+LOGITS_WEIGHT = 1.0  # see `tuning`
 SMOOTHING = 0.3  # of RAT's labels at distance eps
 SETTLED, LOW = 0.2, 0.02  # share of the training spent at a constant small rate; that rate as a share of the peak
 LEARNING_RATE_GRID = (0.1, 0.2, 0.4)
@@ -40,15 +43,13 @@ class Plan:
     Args:
         steps: SGD steps of each network.
         radii: training radii of PGD-AT, the knob of its frontier; zero is standard training.
-        taught: radii at which it is taught as well.
-        betas: of TRADES, its knob, with and without the teacher; none leaves TRADES out.
+        betas: of TRADES, its knob; none leaves TRADES out.
         sigmas: widths of the ARKS kernel, l2; none leaves it out.
         extended: the ablations of the teacher, MART and RAT as well, and the main pair with twice the steps.
     """
 
     steps: int = 240
     radii: tuple[float, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255)
-    taught: tuple[float, ...] = (MAIN_EPS,)
     betas: tuple[float, ...] = ()
     sigmas: tuple[float, ...] = ()
     extended: bool = False
@@ -57,9 +58,7 @@ class Plan:
 PLANS = {
     "smoke": Plan(6, (0.0, 1 / 255, MAIN_EPS)),
     "glyphs": Plan(),
-    "glyphs-full": Plan(
-        taught=(1 / 255, MAIN_EPS, 4 / 255), betas=(1.0, 3.0, 6.0), sigmas=(0.5, 1.0, 2.0), extended=True
-    ),
+    "glyphs-full": Plan(betas=(1.0, MAIN_BETA, 6.0), sigmas=(0.5, 1.0, 2.0), extended=True),
 }
 REPLICATES = 3  # a network costs the better part of a minute
 
@@ -119,27 +118,34 @@ class Arms:
 
 
 def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Student]:
-    arms, vfd = Arms(preset, plan.steps, seed), both("features", TEACH["features"])
+    arms = Arms(preset, plan.steps, seed)
+    main = {"eps": MAIN_EPS, "knob": 255 * MAIN_EPS}
+
+    def vfd(arms: Arms, name: str, base: str, weights: Sequence[float] = WEIGHTS, **options) -> list[Student]:
+        return [arms.student(name, base, teach=both("features", weight), **options) for weight in weights]
+
     made = [arms.student("pgd_at", "pgd_at", eps, 255 * eps) for eps in plan.radii]
-    made += [arms.student("pgd_at+vfd", "pgd_at", eps, 255 * eps, teach=vfd) for eps in plan.taught]
-    for beta in plan.betas:
-        made.append(arms.student("trades", "trades", TRADES_EPS, beta, beta=beta))
-        made.append(arms.student("trades+vfd", "trades", TRADES_EPS, beta, beta=beta, teach=vfd))
+    made += vfd(arms, "pgd_at+vfd", "pgd_at", **main)
+    if plan.betas:
+        trades = {"eps": TRADES_EPS, "knob": MAIN_BETA, "beta": MAIN_BETA}
+        made += [arms.student("trades", "trades", TRADES_EPS, beta, beta=beta) for beta in plan.betas]
+        made += vfd(arms, "trades+vfd", "trades", **trades)
     if plan.extended:
-        main = {"eps": MAIN_EPS, "knob": 255 * MAIN_EPS}
+        distances = both("features", MAIN_WEIGHT)
+        longer = replace(arms, steps=2 * plan.steps)
+        made += vfd(arms, "pgd_at+vfd", "pgd_at", WEIGHT_GRID[:1], **main)
+        made += vfd(arms, "pgd_at+vfd", "pgd_at", eps=4 / 255, knob=4.0)
+        made += [longer.student("pgd_at, twice", "pgd_at", eps, 255 * eps) for eps in plan.radii if eps]
+        made += vfd(longer, "pgd_at+vfd, twice", "pgd_at", **main)
         made += [
-            arms.student("clean images only", "pgd_at", teach=vfd[:1], **main),
-            arms.student("attacked images only", "pgd_at", teach=vfd[1:], **main),
-            *(arms.student("pgd_at+vfd", "pgd_at", teach=both("features", w), **main) for w in WEIGHT_GRID),
-            arms.student("logits", "pgd_at", teach=both("logits", TEACH["logits"]), **main),
-            arms.student("robust teacher", "pgd_at", teach=vfd, teacher="robust", **main),
+            arms.student("clean images only", "pgd_at", teach=distances[:1], **main),
+            arms.student("attacked images only", "pgd_at", teach=distances[1:], **main),
+            arms.student("logits", "pgd_at", teach=both("logits", LOGITS_WEIGHT), **main),
+            arms.student("robust teacher", "pgd_at", teach=distances, teacher="robust", **main),
             arms.student("mart", "mart", **main),
             arms.student("region", "rat", **main),
             arms.student("rat", "rat", smoothing=SMOOTHING, **main),
         ]
-        longer = replace(arms, steps=2 * plan.steps)
-        for name, teach in (("pgd_at", ()), ("pgd_at+vfd", vfd)):
-            made += [longer.student(f"{name}, twice", "pgd_at", eps, 255 * eps, teach=teach) for eps in plan.taught]
     return made + [arms.student("arks", "arks", sigma, sigma) for sigma in plan.sigmas]
 
 
@@ -162,12 +168,12 @@ def _strong_drop(net: Network, images: Images, seed: int) -> float:
 
 def _measure(student: Student) -> Iterator[dict]:
     first, second = (phase.steps for phase in student.method.phases)
-    marks = sorted({max(1, first // 2), max(1, 3 * first // 4), first, first + second})
-    n, best = max(1, student.n_train // 10), (-1.0, None)
+    marks = sorted({max(1, 3 * first // 4), first, first + second})
+    n, best = max(1, student.n_train // 10), (-1.0, {})
 
     def watch(net: Network, task) -> float:
         nonlocal best
-        score = _accuracy(net, task.validation[:n])
+        score = _accuracy(net, task.validation[: n // 2])
         if score >= best[0]:
             best = score, {name: value.clone() for name, value in net.state_dict().items()}
         return score
@@ -175,7 +181,7 @@ def _measure(student: Student) -> Iterator[dict]:
     done = students.trained(student, watch, tuple(marks))
     net, task, seen = done.net, done.task, done.history.measured
     yield from students.clean_rows(student, done)
-    yield student.row("moved", abs(seen[first + second] - seen[first]), n)
+    yield student.row("moved", abs(seen[first + second] - seen[first]), n // 2)
     yield student.row("collapsed", float(done.history.collapsed), n)
     test, standard = task.test[:n], replace(student.source, kind="standard", source_eps=0.0)
     options = {"steps": 10, "surrogates": [standard.load()[0]], "seed": student.seed}
@@ -186,8 +192,9 @@ def _measure(student: Student) -> Iterator[dict]:
     knobs = dict(student.knobs)
     if student.name in ("pgd_at", "pgd_at+vfd") and knobs["knob"] == 255 * MAIN_EPS:
         yield student.row("strong_drop", _strong_drop(net, test[:100], student.seed), min(n, 100))
-    net.load_state_dict(best[1])
-    attacked = robustness.robustness(net, test, THREAT, **options)
+    if any(not torch.equal(value, best[1][name]) for name, value in net.state_dict().items()):
+        net.load_state_dict(best[1])
+        attacked = robustness.robustness(net, test, THREAT, **options)
     yield student.row("clean_accuracy", attacked.clean, n, checkpoint="best")
     yield student.row("robust_accuracy", attacked.robust, n, checkpoint="best")
 
@@ -231,12 +238,13 @@ def _validation(student: Student) -> tuple[float, float]:
 def tuning(preset: str = "glyphs") -> pd.DataFrame:
     """Clean and robust validation accuracy in percent by what is taught, weight and learning rate, on the tuning seeds.
 
-    The study takes the rate, one for all arms, and for either distance the weight whose mean over both accuracies is
-    highest.
+    The study takes the rate, one for all arms, and for logits the weight, whose mean over both accuracies is highest.
+    Of the features' weights it judges two, of which one hardly and one clearly moves clean accuracy here.
     """
     chosen, size = presets.get(preset), PLANS[preset]
-    settings = [(d, w, lr) for d, w in (("none", 0.0), ("features", TEACH["features"])) for lr in LEARNING_RATE_GRID]
-    settings += [(d, w, LEARNING_RATE) for d in TEACH for w in WEIGHT_GRID if (d, w, LEARNING_RATE) not in settings]
+    settings = [(taught, float(taught != "none"), lr) for taught in ("none", "features") for lr in LEARNING_RATE_GRID]
+    settings += [("features", w, LEARNING_RATE) for w in WEIGHT_GRID if w != 1]
+    settings += [("logits", w, LEARNING_RATE) for w in WEIGHT_GRID]
     made = [
         Arms(chosen, size.steps, seed, "tuning").student(
             distance, "pgd_at", MAIN_EPS, 255 * MAIN_EPS, lr, teach=both(distance, weight) if weight else ()

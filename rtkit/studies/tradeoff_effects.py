@@ -9,7 +9,7 @@ from rtkit import claims
 from rtkit.claims import Interval, Verdict
 from rtkit.studies import judging
 from rtkit.studies.judging import Control
-from rtkit.studies.tradeoff import MAIN_EPS, STUDY, TEACH
+from rtkit.studies.tradeoff import MAIN_BETA, MAIN_EPS, MAIN_WEIGHT, STUDY, WEIGHTS
 
 MAIN = 255 * MAIN_EPS  # the knob of arms that appear once
 BASES = {"pgd_at": "PGD-AT", "trades": "TRADES"}
@@ -18,25 +18,34 @@ SMALL_COST = 5.0  # points of clean accuracy
 
 
 def core(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of last checkpoints taught with the study's weight, or not at all."""
-    return frame[(frame.checkpoint == "last") & frame.weight.isin([0.0, TEACH["features"]])]
+    """The rows that are judged: last checkpoints, untaught or taught at the main knob with one of `WEIGHTS`."""
+    taught = frame.weight.isin(WEIGHTS) & frame.knob.isin([MAIN, MAIN_BETA])
+    return frame[(frame.checkpoint == "last") & (taught | (frame.weight == 0))]
 
 
-def value(frame: pd.DataFrame, method: str, knob: float, metric: str) -> float:
-    """Mean of a metric of a method at a knob, in percent.
+def value(frame: pd.DataFrame, method: str, knob: float, metric: str, weight: float | None = None) -> float:
+    """Mean of a metric of a method at a knob, in percent, over its weights where none is named.
 
     Raises:
         KeyError: no row matches.
     """
     found = frame[(frame.method == method) & (frame.knob == knob) & (frame.metric == metric)]
+    found = found if weight is None else found[found.weight == weight]
     if not len(found):
         raise KeyError(f"no {metric} of {method} at {knob}")
     return 100 * found.value.mean()
 
 
-def point(frame: pd.DataFrame, method: str, knob: float = MAIN) -> tuple[float, float]:
+def point(frame: pd.DataFrame, method: str, knob: float = MAIN, weight: float | None = None) -> tuple[float, float]:
     """Clean and robust accuracy in percent."""
-    return value(frame, method, knob, "clean_accuracy"), value(frame, method, knob, "robust_accuracy")
+    clean, robust = (value(frame, method, knob, metric, weight) for metric in ("clean_accuracy", "robust_accuracy"))
+    return clean, robust
+
+
+def settings(frame: pd.DataFrame, method: str) -> list[tuple[float, float]]:
+    """The (knob, weight) pairs at which a method was trained, in rising order."""
+    rows = frame[frame.method == method]
+    return sorted(set(zip(rows.knob, rows.weight, strict=True)))
 
 
 def knobs(frame: pd.DataFrame, method: str) -> list[float]:
@@ -86,12 +95,16 @@ def height(base: np.ndarray, new: tuple[float, float]) -> float:
     return robust - float(np.interp(clean, edge[:, 0], edge[:, 1]))
 
 
-def heights(frame: pd.DataFrame, base: str, method: str) -> dict[float, float]:
-    """The height of each of a method's points that can be compared with a base's frontier, by knob."""
+def heights(frame: pd.DataFrame, base: str, method: str) -> dict[tuple[float, float], float]:
+    """The height of each of a method's points that can be compared with a base's frontier, by (knob, weight).
+
+    Raises:
+        KeyError: none can.
+    """
     found, edge = {}, points(frame, base)
-    for knob in knobs(frame, method):
+    for setting in settings(frame, method):
         try:
-            found[knob] = height(edge, point(frame, method, knob))
+            found[setting] = height(edge, point(frame, method, *setting))
         except KeyError:
             continue
     if not found:
@@ -118,8 +131,8 @@ def _cleaner(suffix: str = ""):
     def effect(frame: pd.DataFrame) -> dict[str, float]:
         out = {}
         for base, title in _bases(frame, suffix).items():
-            shared = [knob for knob in knobs(frame, taught_name(base)) if knob in knobs(frame, base)]
-            gains = [point(frame, taught_name(base), knob)[0] - point(frame, base, knob)[0] for knob in shared]
+            pairs = settings(frame, taught_name(base))
+            gains = [point(frame, taught_name(base), *pair)[0] - point(frame, base, pair[0])[0] for pair in pairs]
             out[title] = float(np.mean(gains))
         return out
 
@@ -136,7 +149,7 @@ def _beyond(suffix: str = ""):
 
 def _over(frame: pd.DataFrame, *others: str) -> dict[str, float]:
     edge = points(frame, "pgd_at")
-    taught = height(edge, point(frame, "pgd_at+vfd"))
+    taught = height(edge, point(frame, "pgd_at+vfd", weight=MAIN_WEIGHT))
     return {f"over {other}": taught - height(edge, point(frame, other)) for other in others}
 
 
