@@ -1,0 +1,159 @@
+"""What the retention study's frame says: effects, controls and verdicts behind notebook 05."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from rtkit import claims
+from rtkit.claims import Interval, Verdict
+from rtkit.studies import judging
+from rtkit.studies.judging import Control
+from rtkit.studies.retention import DEPTHS, LAMBDA, LOW_DATA, MAIN_SHAPE, STUDY, TARGET
+
+EQUIVALENT = 5.0  # points within which a deeper head "changes little"
+BLOCKS = {"head": 0, "last_block": 1, "last_stage": 2, "last_two_stages": 4, "full_network": 6}
+ADVERSARIAL = "adversarial, from scratch"
+
+
+def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
+    """The rows of the judged lambda, or without one, whose columns have the given values."""
+    frame = frame[frame.weight.isin([0.0, where.pop("weight", LAMBDA)])]
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
+def point(
+    frame: pd.DataFrame, method: str, source: str = "robust", shape: float = MAIN_SHAPE, n: int = 0, **where
+) -> tuple[float, float]:
+    """Clean and robust accuracy in percent of a method on the target.
+
+    Args:
+        n: target images; by default as many as most students have.
+
+    Raises:
+        KeyError: no row matches.
+    """
+    where = {"target": TARGET} | where
+    if where["target"] == TARGET:
+        where |= {"shape_reliability": shape, "n_train": n or size(frame)}
+    found = pick(frame, method=method, source=source, **where)
+    values = found.groupby("metric").value.mean()
+    if not {"clean_accuracy", "robust_accuracy"} <= set(values.index):
+        raise KeyError(f"no {method} from the {source} source at {where}")
+    return 100 * values["clean_accuracy"], 100 * values["robust_accuracy"]
+
+
+def size(frame: pd.DataFrame) -> int:
+    """The number of target images that the study's main arms have."""
+    return int(frame[(frame.target == TARGET) & (frame.method == "lwf")].n_train.max())
+
+
+def _kept(frame: pd.DataFrame) -> float:
+    return point(frame, "head")[1] - point(frame, "head", "standard")[1]
+
+
+def _deeper(shape: float):
+    def effect(frame: pd.DataFrame) -> dict[str, float]:
+        head, full = (point(frame, name, shape=shape) for name in ("head", "full_network"))
+        return {"accuracy rises": full[0] - head[0], "robustness falls": head[1] - full[1]}
+
+    return effect
+
+
+def _remembering(shape: float):
+    def effect(frame: pd.DataFrame) -> dict[str, float]:
+        head, full, lwf = (point(frame, name, shape=shape) for name in ("head", "full_network", "lwf"))
+        return {"more accurate than the head": lwf[0] - head[0], "more robust than fine-tuning": lwf[1] - full[1]}
+
+    return effect
+
+
+def _same(frame: pd.DataFrame) -> dict[str, float]:
+    before, after = (point(frame, name, target="source") for name in ("source itself", "lwf"))
+    return {"accuracy": after[0] - before[0], "robustness, half allowed": after[1] - before[1] / 2}
+
+
+def _heads(frame: pd.DataFrame) -> dict[str, float]:
+    linear = point(frame, "head")
+    deeper = [point(frame, name) for name in ("mlp", "mlp 2") if name in set(frame.method)]
+    if not deeper:
+        raise KeyError("no head with hidden layers in this frame")
+    changes = zip(*[(abs(clean - linear[0]), abs(robust - linear[1])) for clean, robust in deeper], strict=True)
+    clean, robust = (EQUIVALENT - max(change) for change in changes)
+    return {f"accuracy within {EQUIVALENT:g} points": clean, f"robustness within {EQUIVALENT:g} points": robust}
+
+
+def _few(frame: pd.DataFrame) -> dict[str, float]:
+    sizes = sorted(frame[frame.method == ADVERSARIAL].n_train.unique())
+    n = LOW_DATA if LOW_DATA in sizes else int(sizes[0])
+    frozen, trained = (point(frame, name, n=n) for name in ("head", ADVERSARIAL))
+    head, adversarial = (cost(frame, name, n) for name in ("head", ADVERSARIAL))
+    cheaper = 100 * (1 - head / adversarial)
+    return {"accuracy": frozen[0] - trained[0], "robustness": frozen[1] - trained[1], "gradients saved": cheaper}
+
+
+def cost(frame: pd.DataFrame, method: str, n: int) -> float:
+    """Gradient evaluations of single images that a method's training took."""
+    found = pick(frame, method=method, n_train=n, target=TARGET, metric="clean_accuracy", source="robust")
+    return found.gradients.mean()
+
+
+EFFECTS: dict[str, claims.Effect] = {"LwF-C1": _kept}
+for _claim, _effect in (("LwF-C2", _deeper), ("LwF-C3", _remembering)):
+    EFFECTS[_claim] = _effect(MAIN_SHAPE)
+    EFFECTS[f"{_claim}@shape right in 70 %"] = _effect(0.7)
+    EFFECTS[f"{_claim}@shape always right"] = _effect(1.0)
+EFFECTS |= {"LwF-C4": _same, "LwF-C5": _heads, "LwF-C6": _few}
+ARMS = {"LwF-C1": lambda frame: (point(frame, "head")[1], point(frame, "head", "standard")[1])}
+
+
+def trend(frame: pd.DataFrame) -> pd.DataFrame:
+    """Clean and robust accuracy in percent by source and number of trained blocks, a column per replicate mean."""
+    rows = pick(frame, target=TARGET, shape_reliability=MAIN_SHAPE, n_train=size(frame))
+    rows = rows[rows.method.isin(BLOCKS) & rows.metric.isin(["clean_accuracy", "robust_accuracy"])]
+    return rows.assign(blocks=rows.method.map(BLOCKS))
+
+
+def collapsed(frame: pd.DataFrame) -> list[int]:
+    """Replicates in which adversarial training on the target collapsed."""
+    rows = frame[(frame.metric == "collapsed") & (frame.value > 0)]
+    return sorted({int(seed) for seed in rows.seed})
+
+
+def controls(frame: pd.DataFrame) -> list[Control]:
+    """The study's controls, in points; none for a single replicate."""
+    if len(frame.seed.unique()) < 2:
+        return []
+
+    def over(value) -> Interval:
+        return judging.over_seeds(frame, value)
+
+    arms = [name for name in ("head", "full_network", "lwf", *DEPTHS) if name in set(frame.method)]
+    natural = over(lambda part: max(point(part, name, "standard")[1] for name in _present(part, arms)))
+    source = over(lambda part: point(part, "source itself", target="source")[1])
+    learned = over(lambda part: point(part, "full_network")[0] - 10)
+    warned = over(lambda part: 100 * part[part.metric == "self_check_warnings"].value.mean())
+    return [
+        Control("a standard source's students under attack, the best", "below 10 %", natural.high < 10, natural),
+        Control("the robust source under attack on its own task", "above half", source.low > 50, source),
+        Control("fine-tuning minus chance", "above zero", learned.low > 0, learned),
+        Control("self-checks of the attacks", "no warning", warned.effect == 0, warned),
+    ]
+
+
+def _present(frame: pd.DataFrame, arms: list[str]) -> list[str]:
+    have = set(pick(frame, source="standard", shape_reliability=MAIN_SHAPE).method)
+    return [name for name in dict.fromkeys(arms) if name in have]
+
+
+def verdicts(frame: pd.DataFrame, preset: str) -> dict[str, Verdict]:
+    """Judge every claim that this study can speak of, by id."""
+    return judging.verdicts(EFFECTS, ARMS, frame, preset, controls(frame), collapsed(frame))
+
+
+def publish(frame: pd.DataFrame, preset: str, folder: Path | None = None) -> dict[str, Verdict]:
+    """Judge the frame, keep it with its record (by default under runs/) and return the verdicts by claim."""
+    found = verdicts(frame, preset)
+    judging.publish(STUDY, frame, preset, found, controls(frame), collapsed(frame), folder)
+    return found
