@@ -73,7 +73,8 @@ def browser():
         browser.close()
 
 
-SLIDERS = [("00", "eps"), ("01", "target images n"), ("02", "amplitude"), ("03", "test image"), ("07", None)]
+SLIDERS = [("00", "eps"), ("01", "target images n"), ("02", "amplitude"), ("03", "test image"), ("05", "trained")]
+SLIDERS += [("06", "teacher's weight"), ("07", None)]
 
 
 @pytest.mark.parametrize(("number", "slider"), SLIDERS)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rtkit import claims
@@ -11,6 +12,7 @@ from rtkit.studies.judging import Control
 from rtkit.studies.retention import DEPTHS, LAMBDA, LOW_DATA, MAIN_SHAPE, STUDY, TARGET
 
 EQUIVALENT = 5.0  # points within which a deeper head "changes little"
+_WITHIN = (("hardly lower", 1), ("hardly higher", -1))  # equivalence: neither side of the interval leaves the range
 BLOCKS = {"head": 0, "last_block": 1, "last_stage": 2, "last_two_stages": 4, "full_network": 6}
 ADVERSARIAL = "adversarial, from scratch"
 
@@ -55,8 +57,11 @@ def _kept(frame: pd.DataFrame) -> float:
 
 def _deeper(shape: float):
     def effect(frame: pd.DataFrame) -> dict[str, float]:
-        head, full = (point(frame, name, shape=shape) for name in ("head", "full_network"))
-        return {"accuracy rises": full[0] - head[0], "robustness falls": head[1] - full[1]}
+        depths = list(BLOCKS) if shape == MAIN_SHAPE else ["head", "full_network"]
+        values = np.array([point(frame, name, shape=shape) for name in depths])
+        # The slope of a straight line through all depths, over the way from the head to all layers.
+        clean, robust = np.polyfit([BLOCKS[name] for name in depths], values, 1)[0] * BLOCKS["full_network"]
+        return {"accuracy rises": float(clean), "robustness falls": float(-robust)}
 
     return effect
 
@@ -75,13 +80,12 @@ def _same(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def _heads(frame: pd.DataFrame) -> dict[str, float]:
-    linear = point(frame, "head")
     deeper = [point(frame, name) for name in ("mlp", "mlp 2") if name in set(frame.method)]
     if not deeper:
         raise KeyError("no head with hidden layers in this frame")
-    changes = zip(*[(abs(clean - linear[0]), abs(robust - linear[1])) for clean, robust in deeper], strict=True)
-    clean, robust = (EQUIVALENT - max(change) for change in changes)
-    return {f"accuracy within {EQUIVALENT:g} points": clean, f"robustness within {EQUIVALENT:g} points": robust}
+    change = np.mean(deeper, axis=0) - point(frame, "head")
+    pairs = zip(("accuracy", "robustness"), change.tolist(), strict=True)
+    return {f"{name} {word}": EQUIVALENT + sign * by for name, by in pairs for word, sign in _WITHIN}
 
 
 def _few(frame: pd.DataFrame) -> dict[str, float]:
@@ -116,7 +120,7 @@ def trend(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def collapsed(frame: pd.DataFrame) -> list[int]:
-    """Replicates in which adversarial training on the target collapsed."""
+    """Replicates whose robust source collapsed in training."""
     rows = frame[(frame.metric == "collapsed") & (frame.value > 0)]
     return sorted({int(seed) for seed in rows.seed})
 
