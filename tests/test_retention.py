@@ -36,7 +36,7 @@ def test_methods_by_name():
     assert (head.phases[0].trainable, head.phases[0].batchnorm, head.hidden) == (0, "frozen", ())
     assert retention.method("mlp 2", 100, 0.3).hidden == (64, 64)
     assert retention.method("head, statistics adapt", 100, 0.3).phases[0].batchnorm == "adapt"
-    assert retention.method("full_network, statistics frozen", 100, 0.3).phases[0].batchnorm == "frozen"
+    assert retention.method("last_stage, statistics frozen", 100, 0.3).phases[0].batchnorm == "frozen"
     first, second = retention.method("lwf", 100, 0.1, 0.5).phases
     assert (first.steps, second.steps, first.trainable, second.trainable) == (20, 80, 0, None)
     assert (first.terms, second.terms[0].weight) == ((), 0.5)

@@ -53,7 +53,7 @@ def made_up(lift: float, seeds=(0, 1, 2)) -> pd.DataFrame:
     def add(seed, method, knob, clean, robust, weight=0.0, checkpoint="last"):
         common = {"study": "tradeoff", "method": method, "knob": knob, "seed": seed, "n_test": 500, "seconds": 1.0}
         common |= {"weight": weight, "checkpoint": checkpoint, "teacher": "standard" if weight else "none"}
-        values = {"clean_accuracy": clean, "robust_accuracy": robust, "moved": 0.2, "strong_drop": 0.1}
+        values = {"clean_accuracy": clean, "robust_accuracy": robust, "moved": 0.2, "only_transferred": 0.1}
         values |= {"self_check_warnings": 0.0, "collapsed": 0.0, "generalisation_gap": 3.0}
         rows.extend(common | {"metric": name, "value": value / 100} for name, value in values.items())
 

@@ -20,7 +20,7 @@ NAMES = {
     "mlp": "head, 1 hidden layer",
     "mlp 2": "head, 2 hidden layers",
     "head, statistics adapt": "head, BatchNorm adapts",
-    "full_network, statistics frozen": "all layers, BatchNorm frozen",
+    "last_stage, statistics frozen": "last stage, BatchNorm frozen",
     "adversarial, from scratch": "adversarial, from scratch",
     "adversarial, fine-tuned": "adversarial, fine-tuned",
     "source itself": "source itself",

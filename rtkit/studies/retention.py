@@ -36,9 +36,9 @@ LEARNING_RATES = {
     "mlp": 0.3,
     "last_block": 0.03,
     "last_stage": 0.03,
-    "last_two_stages": 0.1,
+    "last_two_stages": 0.03,
     "full_network": 0.1,
-    "full_network, statistics frozen": 0.03,
+    "last_stage, statistics frozen": 0.03,
     "lwf": 0.3,
     "adversarial, from scratch": 0.3,
     "adversarial, fine-tuned": 0.1,
@@ -145,7 +145,7 @@ def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Student]:
     made += [arms.student("lwf", weight=weight) for weight in plan.lambdas]
     if plan.extended and seed in preset.seeds[:3]:
         made += [arms.student(name, shape=shape) for shape in plan.shapes for name in DEPTHS]
-        made += [arms.student(name) for name in ("mlp 2", "head, statistics adapt", "full_network, statistics frozen")]
+        made += [arms.student(name) for name in ("mlp 2", "head, statistics adapt", "last_stage, statistics frozen")]
         made += [arms.student(name, "standard") for name in (*DEPTHS, "mlp", "mlp 2")]
         made += [arms.student("adversarial, fine-tuned", n=n) for n in plan.low_data]
         made.append(arms.student("full_network", target="source"))

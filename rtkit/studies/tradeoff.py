@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
-from rtkit import compute, evaluation, methods, presets, robustness, studies
+from rtkit import compute, evaluation, methods, models, presets, robustness, store, studies
 from rtkit.data.glyphs import Images, World
 from rtkit.methods import Method
 from rtkit.models import Network
@@ -56,7 +56,7 @@ class Plan:
 
 
 PLANS = {
-    "smoke": Plan(6, (0.0, 1 / 255, MAIN_EPS)),
+    "smoke": Plan(6, (0.0, MAIN_EPS)),
     "glyphs": Plan(),
     "glyphs-full": Plan(betas=(1.0, MAIN_BETA, 6.0), sigmas=(0.5, 1.0, 2.0), extended=True),
 }
@@ -134,8 +134,7 @@ def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Student]:
         distances = both("features", MAIN_WEIGHT)
         longer = replace(arms, steps=2 * plan.steps)
         made += vfd(arms, "pgd_at+vfd", "pgd_at", WEIGHT_GRID[:1], **main)
-        made += vfd(arms, "pgd_at+vfd", "pgd_at", eps=4 / 255, knob=4.0)
-        made += [longer.student("pgd_at, twice", "pgd_at", eps, 255 * eps) for eps in plan.radii if eps]
+        made += [longer.student("pgd_at, twice", "pgd_at", eps, 255 * eps) for eps in plan.radii if 0 < eps <= MAIN_EPS]
         made += vfd(longer, "pgd_at+vfd, twice", "pgd_at", **main)
         made += [
             arms.student("clean images only", "pgd_at", teach=distances[:1], **main),
@@ -157,46 +156,77 @@ def _accuracy(net: Network, images: Images) -> float:
     return float(torch.cat(kept).float().mean())
 
 
-def _strong_drop(net: Network, images: Images, seed: int) -> float:
-    """How many more of the images Auto-PGD breaks, in all its forms, after both PGD attacks: a share of them all."""
-    tried = list(robustness.battery(len(images.classes), steps=10, strong=True, apgd_steps=25).values())
-    generator = torch.Generator(device=compute.device()).manual_seed(seed)
-    left = [robustness.worst_case(net, x, y, THREAT, tried, generator) for x, y in evaluation.batches(images)]
-    after = torch.cat(left, 1).float().mean(1)  # (1 + attacks,)
-    return float(after[2] - after[-1])
-
-
-def _measure(student: Student) -> Iterator[dict]:
+def _train(student: Student) -> tuple[dict, dict]:
+    """The student's weights at its last checkpoint and at the one best on validation images, and what happened."""
     first, second = (phase.steps for phase in student.method.phases)
     marks = sorted({max(1, 3 * first // 4), first, first + second})
-    n, best = max(1, student.n_train // 10), (-1.0, {})
+    best = (-1.0, {})
 
     def watch(net: Network, task) -> float:
         nonlocal best
-        score = _accuracy(net, task.validation[: n // 2])
+        score = _accuracy(net, task.validation[: student.n_train // 20])
         if score >= best[0]:
             best = score, {name: value.clone() for name, value in net.state_dict().items()}
         return score
 
     done = students.trained(student, watch, tuple(marks))
-    net, task, seen = done.net, done.task, done.history.measured
-    yield from students.clean_rows(student, done)
-    yield student.row("moved", abs(seen[first + second] - seen[first]), n // 2)
-    yield student.row("collapsed", float(done.history.collapsed), n)
-    test, standard = task.test[:n], replace(student.source, kind="standard", source_eps=0.0)
-    options = {"steps": 10, "surrogates": [standard.load()[0]], "seed": student.seed}
-    attacked = robustness.robustness(net, test, THREAT, **options)
-    yield student.row("robust_accuracy", attacked.robust, n)
-    yield student.row("self_check_warnings", len(attacked.warnings), n)
-    yield student.row("generalisation_gap", _accuracy(net, task.pool[:n]) - _accuracy(net, test), n)
-    knobs = dict(student.knobs)
-    if student.name in ("pgd_at", "pgd_at+vfd") and knobs["knob"] == 255 * MAIN_EPS:
-        yield student.row("strong_drop", _strong_drop(net, test[:100], student.seed), min(n, 100))
-    if any(not torch.equal(value, best[1][name]) for name, value in net.state_dict().items()):
-        net.load_state_dict(best[1])
-        attacked = robustness.robustness(net, test, THREAT, **options)
-    yield student.row("clean_accuracy", attacked.clean, n, checkpoint="best")
-    yield student.row("robust_accuracy", attacked.robust, n, checkpoint="best")
+    seen, history = done.history.measured, done.history
+    facts = {"seconds": done.seconds, "gradients": history.gradients, "collapsed": history.collapsed}
+    facts |= {"moved": abs(seen[first + second] - seen[first])}
+    states = {"last": done.net.state_dict(), "best": best[1]}
+    return {f"{which}:{name}": value for which, state in states.items() for name, value in state.items()}, facts
+
+
+def network(student: Student, checkpoint: str = "last") -> tuple[Network, dict]:
+    """A trained student, "last" or "best", from the cache or trained now, and the facts of its training."""
+    config = {"student": student, "compute": compute.kind(), "checkpoints": "by the trade-off study"}
+    state, facts = store.network(config, lambda: _train(student))
+    net = models.create(len(student.task().classes), student.source.width, 0)
+    net.load_state_dict({name: value for key, value in state.items()
+                         for which, _, name in [key.partition(":")] if which == checkpoint})  # fmt: skip
+    return net.to(compute.device()).eval(), facts
+
+
+def _attacks(classes: int, surrogate: Network) -> list[robustness.Attack]:
+    """White-box attacks first: PGD on two losses, Auto-PGD on the cross-entropy and towards the two nearest classes."""
+    found = robustness.battery(classes, steps=20, strong=True, apgd_steps=25, surrogates=[surrogate])
+    transferred = found.pop("transferred from network 1")
+    return [*list(found.values())[:5], transferred]
+
+
+def _attacked(student: Student, net: Network, test: Images) -> Iterator[tuple[str, float]]:
+    """Clean accuracy, worst case over all attacks, and the share that only the transferred attack breaks."""
+    standard = replace(student.source, kind="standard", source_eps=0.0).load()[0]
+    generator = torch.Generator(device=compute.device()).manual_seed(student.seed)
+    tried = _attacks(len(test.classes), standard)
+    kept = [robustness.worst_case(net, x, y, THREAT, tried, generator) for x, y in evaluation.batches(test)]
+    after = torch.cat(kept, 1).float().mean(1).tolist()  # (1 + attacks,)
+    yield "clean_accuracy", after[0]
+    yield "robust_accuracy", after[-1]
+    yield "only_transferred", after[-2] - after[-1]
+    yield "only_auto_pgd", after[2] - after[5]
+
+
+def _measure(student: Student) -> Iterator[dict]:
+    net, facts = network(student)
+    task = student.task()
+    n = max(1, student.n_train * 6 // 100)
+    cost = {"seconds": facts["seconds"], "gradients": facts["gradients"]}
+    for metric, images in (("clean_accuracy", task.test), ("validation_accuracy", task.validation)):
+        yield student.row(metric, evaluation.accuracy(net, images), len(images), **cost)
+    for metric in ("moved", "collapsed"):
+        yield student.row(metric, float(facts[metric]), student.n_train // 20)
+    last = dict(_attacked(student, net, task.test[:n]))
+    for metric in ("robust_accuracy", "only_transferred", "only_auto_pgd"):
+        yield student.row(metric, last[metric], n)
+    checked = robustness.robustness(net, task.test[: n // 3], THREAT, steps=5, seed=student.seed)
+    yield student.row("self_check_warnings", len(checked.warnings), n // 3)
+    yield student.row("generalisation_gap", _accuracy(net, task.pool[:n]) - _accuracy(net, task.test[:n]), n)
+    best = network(student, "best")[0]
+    same = all(torch.equal(value, best.state_dict()[name]) for name, value in net.state_dict().items())
+    found = last if same else dict(_attacked(student, best, task.test[:n]))
+    for metric in ("clean_accuracy", "robust_accuracy"):
+        yield student.row(metric, found[metric], n, checkpoint="best")
 
 
 def rows(student: Student) -> list[dict]:
