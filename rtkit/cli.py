@@ -1,9 +1,10 @@
-"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `report`, `doctor`."""
+"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `report`, `import-checkpoint`, `doctor`."""
 
 import argparse
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from rtkit import PRESETS
 
@@ -29,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     score = add("scorecard", "print every claim with the verdict of your own runs")
     score.add_argument("--json", action="store_true", help="as a list of objects")
     add("report", "write the executed notebooks and the scorecard as HTML to be read offline")
+    convert = add("import-checkpoint", "convert published network weights, executing nothing in them", preset=False)
+    convert.add_argument("file", metavar="FILE", help="as published, such as resnet50_l2_eps3.ckpt")
+    convert.add_argument("--to", metavar="FOLDER", help="where the safetensors go (default: data/checkpoints)")
     add("doctor", "tell what this machine offers: versions, device, number format, data", preset=False)
     return parser
 
@@ -68,6 +72,8 @@ def _command(arguments: argparse.Namespace) -> int:
         return doctor.main()
     if arguments.command == "list":
         return _list()
+    if arguments.command == "import-checkpoint":
+        return _import(Path(arguments.file), Path(arguments.to or store.ROOT / "data" / "checkpoints"))
     if arguments.command == "report":
         from rtkit import report
 
@@ -87,6 +93,16 @@ def _command(arguments: argparse.Namespace) -> int:
         import_module(f"{study.__name__}_effects").publish(study.run(preset), preset)
     runner.print_scorecard(preset, as_json=getattr(arguments, "json", False))
     return status
+
+
+def _import(path: Path, folder: Path) -> int:
+    from rtkit import checkpoints, runner
+
+    try:
+        print(checkpoints.convert(path, runner.writable(folder)))
+    except ValueError as error:
+        raise runner.UsageError(str(error)) from error
+    return 0
 
 
 def _list() -> int:

@@ -1,0 +1,196 @@
+"""Published network weights, read without executing anything in their files.
+
+The published robust ImageNet networks are pickled dictionaries, and unpickling runs whatever a file asks for. Here a
+pickle may name anything, but gets nothing: names become inert placeholders, and only tensors, numbers, strings and
+plain containers are ever made of its contents.
+"""
+
+import hashlib
+import io
+import math
+import pickle
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch's file format before 1.6
+_DTYPES = {
+    **{"FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16},
+    **{"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32},
+    **{"ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
+}
+_TENSOR_MAKERS = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")}
+# What wraps a network in the published files, outermost first; attackers and normalisers hold copies and constants.
+_PREFIXES = ("module.", "model.")
+_COPIES = ("attacker.", "normalizer.", "normalize.")
+
+
+class Inert:
+    """Stands for anything that a file names: it can be called, built and filled, and does nothing."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __call__(self, *_, **__):
+        return self
+
+    def __setstate__(self, _):
+        pass
+
+    def __setitem__(self, *_):
+        pass
+
+    def append(self, _):
+        """Take an item and drop it."""
+
+    def extend(self, _):
+        """Take items and drop them."""
+
+    def __hash__(self):
+        return id(self)
+
+
+@dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: torch.dtype
+    offset: int = 0  # elements
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _tensor(storage, offset, size, stride, *_):
+    return _Tensor(storage, offset, tuple(size), tuple(stride)) if isinstance(storage, _Storage) else Inert()
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if (module, name) in _TENSOR_MAKERS:
+            return _tensor
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda data, *_: data
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        return Inert
+
+    def persistent_load(self, pid):
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], torch.dtype)):
+            return Inert()
+        view = pid[5] if len(pid) > 5 else None
+        return _Storage(str(pid[2]), pid[1], int(view[1]) if view else 0)
+
+
+def _zipped(file: zipfile.ZipFile) -> tuple[object, dict[str, bytes]]:
+    (name,) = (name for name in file.namelist() if name.count("/") == 1 and name.endswith("/data.pkl"))
+    root = name.removesuffix("data.pkl")
+    if f"{root}byteorder" in file.namelist() and file.read(f"{root}byteorder") != b"little":
+        raise ValueError("it was written on a big-endian machine")
+    found = _Reader(io.BytesIO(file.read(name))).load()
+    blobs = {at.removeprefix(f"{root}data/"): file.read(at) for at in file.namelist() if at.startswith(f"{root}data/")}
+    return found, blobs
+
+
+def _legacy(raw: bytes) -> tuple[object, dict[str, bytes]]:
+    stream = io.BytesIO(raw)
+    if _Reader(stream).load() != _MAGIC or _Reader(stream).load() != _PROTOCOL:
+        raise ValueError("it is no file of torch's")
+    _Reader(stream).load()  # facts about the machine
+    dtypes: dict[str, torch.dtype] = {}
+
+    class Noting(_Reader):
+        def persistent_load(self, pid):
+            found = super().persistent_load(pid)
+            if isinstance(found, _Storage):
+                dtypes[found.key] = found.dtype
+            return found
+
+    found, blobs = Noting(stream).load(), {}
+    for key in _Reader(stream).load():
+        elements = int.from_bytes(stream.read(8), "little")
+        blobs[str(key)] = stream.read(elements * dtypes[str(key)].itemsize)
+    return found, blobs
+
+
+def _filled(tensor: _Tensor, blobs: dict[str, bytes]) -> torch.Tensor:
+    values = torch.frombuffer(bytearray(blobs[tensor.storage.key]), dtype=tensor.storage.dtype)
+    start = tensor.storage.offset + tensor.offset
+    last = start + sum((size - 1) * stride for size, stride in zip(tensor.size, tensor.stride, strict=True))
+    if min((start, *tensor.size, *tensor.stride), default=0) < 0 or (math.prod(tensor.size) and last >= len(values)):
+        raise ValueError("a tensor reaches beyond its storage: the file is cut short or was tampered with")
+    return values.as_strided(tensor.size, tensor.stride, start).clone()
+
+
+def _plain_name(name: str) -> str | None:
+    """A parameter's name without its wrappers; None for copies that an attacker or a normaliser holds."""
+    while True:
+        if name.startswith(_COPIES):
+            return None
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+        if prefix is None:
+            return name
+        name = name.removeprefix(prefix)
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """Read the weights of a published checkpoint; nothing in the file is executed.
+
+    Accepts what `torch.save` has written since 1.0, pickled by pickle or dill: a dictionary with the weights under
+    "model" or "state_dict", or the weights themselves, with or without the prefixes of DataParallel and of the
+    robustness library.
+
+    Returns:
+        Tensors by the parameter names of the network itself.
+
+    Raises:
+        ValueError: the file is no such checkpoint, is damaged, or holds something else than tensors among its weights;
+            the message names the file and the entry.
+    """
+    try:
+        raw = path.read_bytes()
+        if zipfile.is_zipfile(io.BytesIO(raw)):
+            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+                found, blobs = _zipped(archive)
+        else:
+            found, blobs = _legacy(raw)
+        for name in ("model", "state_dict"):
+            if isinstance(found, dict) and isinstance(found.get(name), dict):
+                found = found[name]
+                break
+        if not isinstance(found, dict) or not found:
+            raise ValueError("it holds no dictionary of weights")
+        out: dict[str, torch.Tensor] = {}
+        for name, value in found.items():
+            if not isinstance(name, str) or not isinstance(value, _Tensor):
+                raise ValueError(f"its entry {name!r} is no tensor")
+            plain = _plain_name(name)
+            if plain is not None:
+                out[plain] = _filled(value, blobs)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle may fail in any way; none of them may escape unnamed
+        raise ValueError(f"{path} is no checkpoint that can be read safely: {error}") from error
+    return out
+
+
+def convert(path: Path, folder: Path) -> Path:
+    """Read a checkpoint and write it as safetensors, with the name and the sha256 of the original; return its path."""
+    from safetensors.torch import save
+
+    from rtkit.store import write_atomically
+
+    state = read(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    out = folder / f"{path.stem}.safetensors"
+    write_atomically(out, save(state, {"original": path.name, "sha256": digest}))
+    return out
