@@ -104,8 +104,8 @@ def test_verdicts_follow_the_frame():
     flipped = effects.verdicts(made_up(full=(85.0, 70.0), lwf=(65.0, 60.0)), "glyphs")
     assert {flipped[name].verdict for name in ("LwF-C2", "LwF-C3")} == {"contradicted"}
     kept = made_up()
-    kept.loc[(kept.source == "standard") & (kept.metric == "robust_accuracy"), "value"] = 0.3
-    assert effects.verdicts(kept, "glyphs")["LwF-C1"].reason.startswith("invalid_control: a standard source's")
+    kept.loc[(kept.source == "standard") & (kept.method == "head") & (kept.metric == "robust_accuracy"), "value"] = 0.3
+    assert effects.verdicts(kept, "glyphs")["LwF-C1"].reason.startswith("invalid_control: a standard source's features")
 
 
 def test_sentences_read_true_either_way():
