@@ -92,6 +92,11 @@ def get(name: str) -> Claim:
     return replace(load()[name.partition("@")[0]], id=name)
 
 
+def anchor(name: str) -> str:
+    """The id of a claim as the name of a place in a page, without spaces."""
+    return name.replace(" ", "-")
+
+
 def log_odds(successes: float, n: int) -> float:
     """Log odds of a rate with half a count added to either side, so that 0 and n stay finite."""
     return math.log((successes + 0.5) / (n - successes + 0.5))

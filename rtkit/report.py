@@ -35,8 +35,10 @@ def _table(preset: str, pages: dict[str, str]) -> str:
     found = records.scorecard(preset)
     card = claims.table(found).reset_index()
     card = card.map(lambda value: html.escape(str(value)))
-    homes = {claim: name for name, page in pages.items() for claim in card.claim if f'id="{claim}"' in page}
-    links = {claim: f'<a href="{name}.html#{claim}">{claim}</a>' for claim, name in homes.items()}
+    homes = {
+        claim: name for name, page in pages.items() for claim in card.claim if f'id="{claims.anchor(claim)}"' in page
+    }
+    links = {claim: f'<a href="{name}.html#{claims.anchor(claim)}">{claim}</a>' for claim, name in homes.items()}
     card["claim"] = [links.get(claim, claim) for claim in card.claim]
     card["verdict"] = [f'<span style="{plots.verdict_colour(word)}">{word}</span>' for word in card.verdict]
     card["statement"] = [html.escape(claims.get(verdict.claim).statement) for verdict in found]

@@ -97,7 +97,7 @@ def test_verdicts_follow_the_frame():
     found = effects.verdicts(made_up(), "glyphs")
     assert {name: verdict.verdict for name, verdict in found.items()} == dict.fromkeys(effects.EFFECTS, "supported")
     assert found["LwF-C1"].effect == pytest.approx(50)
-    assert found["LwF-C2@shape always right"].effect == pytest.approx(15)  # two depths: their difference
+    assert found["LwF-C2@digit always right"].effect == pytest.approx(15)  # two depths: their difference
     assert found["LwF-C4"].effect == pytest.approx(3)
     assert found["LwF-C5"].effect == pytest.approx(5 - 2)  # robust accuracy two points higher
     assert found["LwF-C6"].effect == pytest.approx(15)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from rtkit.claims import Interval, Verdict, get
+from rtkit.claims import Interval, Verdict, anchor, get
 
 
 def number(interval: Interval, unit: str = "points") -> str:
@@ -35,7 +35,7 @@ def verdict(found: Verdict) -> str:
     """A verdict as a paragraph: the claim, what we found, in which scope, and what the paper reports."""
     claim = get(found.claim)
     # The anchor is what the report's scorecard links to.
-    heading = f'<a id="{found.claim}"></a>**{found.claim}** ({claim.paper}). {claim.statement}'
+    heading = f'<a id="{anchor(found.claim)}"></a>**{found.claim}** ({claim.paper}). {claim.statement}'
     if found.verdict == "not_judged":
         return f"{heading}\n\n> Not judged: {found.reason.replace('_', ' ')}. The paper: {claim.paper_effect}."
     ours = number(Interval(found.effect, found.low, found.high, found.replicates), claim.unit)

@@ -106,8 +106,8 @@ def cost(frame: pd.DataFrame, method: str, n: int) -> float:
 EFFECTS: dict[str, claims.Effect] = {"LwF-C1": _kept}
 for _claim, _effect in (("LwF-C2", _deeper), ("LwF-C3", _remembering)):
     EFFECTS[_claim] = _effect(MAIN_SHAPE)
-    EFFECTS[f"{_claim}@shape right in 70 %"] = _effect(0.7)
-    EFFECTS[f"{_claim}@shape always right"] = _effect(1.0)
+    EFFECTS[f"{_claim}@digit right in 70 of 100"] = _effect(0.7)
+    EFFECTS[f"{_claim}@digit always right"] = _effect(1.0)
 EFFECTS |= {"LwF-C4": _same, "LwF-C5": _heads, "LwF-C6": _few}
 ARMS = {"LwF-C1": lambda frame: (point(frame, "head")[1], point(frame, "head", "standard")[1])}
 
