@@ -70,27 +70,26 @@ def by_depth(frame: pd.DataFrame) -> Figure:
 
 def plane(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Every arm of the main regime on the clean-robust plane; the dots of LwF are joined by rising lambda."""
-    ax = axes(ax, (7, 4.8))
+    ax = axes(ax, (8.5, 4.6))
     rows = frame[(frame.target == TARGET) & (frame.shape_reliability == MAIN_SHAPE) & (frame.source == "robust")]
     rows = rows[rows.n_train == effects.size(frame)]
     means = 100 * rows.pivot_table(index=["method", "weight"], columns="metric", values="value")
+    greys = iter("x+*1234PX")
     for name in NAMES:
         if name not in means.index.get_level_values(0) or name == "lwf":
             continue
         at = means.loc[name].iloc[0]
-        colour, marker = LOOKS.get(name, ("#7F7F7F", "x"))
-        ax.plot(at.clean_accuracy, at.robust_accuracy, marker, color=colour, ms=9)
-        ax.annotate(
-            NAMES[name], (at.clean_accuracy, at.robust_accuracy), (7, 5), textcoords="offset points", fontsize=9
-        )
+        colour, marker = LOOKS.get(name) or ("#7F7F7F", next(greys))
+        ax.plot(at.clean_accuracy, at.robust_accuracy, marker, color=colour, ms=9, label=NAMES[name])
     colour, marker = LOOKS["lwf"]
     lwf = means.loc["lwf"].sort_index()
-    ax.plot(lwf.clean_accuracy, lwf.robust_accuracy, marker, color=colour, ms=8, ls="-", lw=1)
+    ax.plot(lwf.clean_accuracy, lwf.robust_accuracy, marker, color=colour, ms=8, ls="-", lw=1, label=NAMES["lwf"])
     for weight, at in lwf.iterrows():
         label = (at.clean_accuracy, at.robust_accuracy)
         ax.annotate(f"λ {weight:g}", label, (7, -11), textcoords="offset points", fontsize=9, color=colour)
     ax.set(**_PLANE)
     ax.margins(0.15)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
@@ -99,12 +98,12 @@ def low_data(frame: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
     rows = _target(frame, shape_reliability=MAIN_SHAPE, source="robust")
     for ax, (metric, label) in zip(panels, METRICS.items(), strict=True):
-        for name in ("head", effects.ADVERSARIAL, "adversarial, fine-tuned"):
+        for k, name in enumerate(("head", effects.ADVERSARIAL, "adversarial, fine-tuned")):
             part = rows[(rows.method == name) & (rows.metric == metric)]
             if len(part):
                 colour, marker = LOOKS[name]
                 shown = plots.summary(part, ["n_train"])
-                bars(ax, shown.n_train, shown, label=NAMES[name], color=colour, marker=marker)
+                bars(ax, shown.n_train * 1.04 ** (k - 1), shown, label=NAMES[name], color=colour, marker=marker)
         sizes = sorted(rows[rows.method == "head"].n_train.unique())
         ax.set_xscale("log")
         ax.set_xticks(sizes, [str(n) for n in sizes])
