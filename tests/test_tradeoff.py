@@ -39,9 +39,8 @@ def test_every_arm_has_the_same_budget():
     plan = tradeoff.plan("glyphs-full", [0])
     rates = {phase.lr for student in plan for phase in student.method.phases[:1]}
     assert rates == {tradeoff.LEARNING_RATE}
-    steps = {sum(phase.steps for phase in s.method.phases) for s in plan if effects.TWICE not in s.name}
+    steps = {sum(phase.steps for phase in student.method.phases) for student in plan}
     assert steps == {tradeoff.PLANS["glyphs-full"].steps}
-    assert {sum(phase.steps for phase in s.method.phases) for s in plan if effects.TWICE in s.name} == {2 * steps.pop()}
     assert set(tradeoff.plan("glyphs", [0])) <= set(plan)
     assert len({student.seed for student in tradeoff.plan("glyphs")}) == tradeoff.REPLICATES
 
@@ -81,7 +80,6 @@ def test_verdicts_follow_the_frame():
     assert up["VFD-C1"].effect == pytest.approx(2.5)
     assert (up["VFD-C3"].verdict, down["VFD-C4"].verdict) == ("supported", "contradicted")
     assert up["ARKS-A3"].verdict == "supported"
-    assert up["VFD-C2@twice the steps"].reason == "not_run"
     assert {verdict.reason for verdict in effects.verdicts(made_up(5.0, (0,)), "smoke").values()} == {"smoke"}
 
 

@@ -23,12 +23,11 @@ def span(frame: pd.DataFrame, base: str = "pgd_at") -> str:
     )
 
 
-def taught(frame: pd.DataFrame, base: str = "pgd_at", suffix: str = "") -> str:
+def taught(frame: pd.DataFrame, base: str = "pgd_at") -> str:
     """What the teacher changes at each knob, and how far the points lie above the base's frontier."""
-    base += suffix
     name, lines = effects.taught_name(base), []
     if not {base, name} <= set(frame.method):
-        return f"No run of {NAMES[name.removesuffix(effects.TWICE)]} in this frame; it is part of `glyphs-full`."
+        return f"No run of {NAMES[name]} in this frame; it is part of `glyphs-full`."
     for knob, weight in effects.settings(frame, name):
         change = []
         for k, word in enumerate(("clean", "robust")):

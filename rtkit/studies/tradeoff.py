@@ -45,7 +45,7 @@ class Plan:
         radii: training radii of PGD-AT, the knob of its frontier; zero is standard training.
         betas: of TRADES, its knob; none leaves TRADES out.
         sigmas: widths of the ARKS kernel, l2; none leaves it out.
-        extended: the ablations of the teacher, MART and RAT as well, and the main pair with twice the steps.
+        extended: the ablations of the teacher, MART and RAT as well, and a smaller weight.
     """
 
     steps: int = 240
@@ -121,21 +121,18 @@ def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Student]:
     arms = Arms(preset, plan.steps, seed)
     main = {"eps": MAIN_EPS, "knob": 255 * MAIN_EPS}
 
-    def vfd(arms: Arms, name: str, base: str, weights: Sequence[float] = WEIGHTS, **options) -> list[Student]:
+    def vfd(name: str, base: str, weights: Sequence[float] = WEIGHTS, **options) -> list[Student]:
         return [arms.student(name, base, teach=both("features", weight), **options) for weight in weights]
 
     made = [arms.student("pgd_at", "pgd_at", eps, 255 * eps) for eps in plan.radii]
-    made += vfd(arms, "pgd_at+vfd", "pgd_at", **main)
+    made += vfd("pgd_at+vfd", "pgd_at", **main)
     if plan.betas:
         trades = {"eps": TRADES_EPS, "knob": MAIN_BETA, "beta": MAIN_BETA}
         made += [arms.student("trades", "trades", TRADES_EPS, beta, beta=beta) for beta in plan.betas]
-        made += vfd(arms, "trades+vfd", "trades", **trades)
+        made += vfd("trades+vfd", "trades", **trades)
     if plan.extended:
         distances = both("features", MAIN_WEIGHT)
-        longer = replace(arms, steps=2 * plan.steps)
-        made += vfd(arms, "pgd_at+vfd", "pgd_at", WEIGHT_GRID[:1], **main)
-        made += [longer.student("pgd_at, twice", "pgd_at", eps, 255 * eps) for eps in plan.radii if 0 < eps <= MAIN_EPS]
-        made += vfd(longer, "pgd_at+vfd, twice", "pgd_at", **main)
+        made += vfd("pgd_at+vfd", "pgd_at", WEIGHT_GRID[:1], **main)
         made += [
             arms.student("clean images only", "pgd_at", teach=distances[:1], **main),
             arms.student("attacked images only", "pgd_at", teach=distances[1:], **main),

@@ -13,7 +13,6 @@ from rtkit.studies.tradeoff import MAIN_BETA, MAIN_EPS, MAIN_WEIGHT, STUDY, WEIG
 
 MAIN = 255 * MAIN_EPS  # the knob of arms that appear once
 BASES = {"pgd_at": "PGD-AT", "trades": "TRADES"}
-TWICE = ", twice"  # what the frame adds to a method's name where it was trained for twice the steps
 SMALL_COST = 5.0  # points of clean accuracy
 
 
@@ -112,10 +111,9 @@ def heights(frame: pd.DataFrame, base: str, method: str) -> dict[tuple[float, fl
     return found
 
 
-def _bases(frame: pd.DataFrame, suffix: str = "") -> dict[str, str]:
+def _bases(frame: pd.DataFrame) -> dict[str, str]:
     """Title by base, of those that the frame has with a teacher."""
-    have = set(frame.method)
-    found = {base + suffix: title for base, title in BASES.items() if f"{base}+vfd{suffix}" in have}
+    found = {base: title for base, title in BASES.items() if taught_name(base) in set(frame.method)}
     if not found:
         raise KeyError("no taught base in this frame")
     return found
@@ -123,28 +121,21 @@ def _bases(frame: pd.DataFrame, suffix: str = "") -> dict[str, str]:
 
 def taught_name(base: str) -> str:
     """What the frame calls a base with a teacher."""
-    name, comma, rest = base.partition(",")
-    return f"{name}+vfd{comma}{rest}"
+    return f"{base}+vfd"
 
 
-def _cleaner(suffix: str = ""):
-    def effect(frame: pd.DataFrame) -> dict[str, float]:
-        out = {}
-        for base, title in _bases(frame, suffix).items():
-            pairs = settings(frame, taught_name(base))
-            gains = [point(frame, taught_name(base), *pair)[0] - point(frame, base, pair[0])[0] for pair in pairs]
-            out[title] = float(np.mean(gains))
-        return out
-
-    return effect
+def _cleaner(frame: pd.DataFrame) -> dict[str, float]:
+    out = {}
+    for base, title in _bases(frame).items():
+        pairs = settings(frame, taught_name(base))
+        gains = [point(frame, taught_name(base), *pair)[0] - point(frame, base, pair[0])[0] for pair in pairs]
+        out[title] = float(np.mean(gains))
+    return out
 
 
-def _beyond(suffix: str = ""):
-    def effect(frame: pd.DataFrame) -> dict[str, float]:
-        bases = _bases(frame, suffix).items()
-        return {title: float(np.mean(list(heights(frame, base, taught_name(base)).values()))) for base, title in bases}
-
-    return effect
+def _beyond(frame: pd.DataFrame) -> dict[str, float]:
+    bases = _bases(frame).items()
+    return {title: float(np.mean(list(heights(frame, base, taught_name(base)).values()))) for base, title in bases}
 
 
 def _over(frame: pd.DataFrame, *others: str) -> dict[str, float]:
@@ -174,10 +165,8 @@ def _wider(frame: pd.DataFrame) -> dict[str, float]:
 
 
 EFFECTS: dict[str, claims.Effect] = {
-    "VFD-C1": _cleaner(),
-    "VFD-C1@twice the steps": _cleaner(TWICE),
-    "VFD-C2": _beyond(),
-    "VFD-C2@twice the steps": _beyond(TWICE),
+    "VFD-C1": _cleaner,
+    "VFD-C2": _beyond,
     "VFD-C3": lambda frame: _over(frame, "clean images only", "attacked images only"),
     "VFD-C4": lambda frame: _over(frame, "logits"),
     "RAT-R1": lambda frame: point(frame, "rat")[1] - point(frame, "pgd_at")[1],
