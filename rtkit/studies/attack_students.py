@@ -1,0 +1,81 @@
+"""The students of notebook 04: how each is trained, on how many images, with which knobs."""
+
+from dataclasses import dataclass
+
+from rtkit import methods
+from rtkit.methods import Method
+from rtkit.presets import Preset
+from rtkit.sources import Source
+from rtkit.studies.students import Student
+from rtkit.training import Phase
+
+STUDY = "attack_success"
+TARGET = "greek"
+LEARNING_RATE_GRID = (0.03, 0.1, 0.3)
+# `attack_success.tuning` shows the search: mean validation accuracy on seeds 100 and 101, which no verdict uses.
+LEARNING_RATES = dict.fromkeys(("probe", "fine_tuning", "l2_sp", "delta", "scratch"), 0.1)
+LEARNING_RATES |= dict.fromkeys(("delta_r", "nfd_dropout", "nfd_averaging", "nfd"), 0.1)
+WEIGHT, DROPOUT, L2_WEIGHT = 1.0, 0.2, 0.01
+WHITE_BOX = ("fine_tuning", "scratch", "nfd")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of the study a preset runs.
+
+    Args:
+        n_train: labelled target images of every student; n_test: those that are attacked.
+        steps: SGD steps of every student; averaged: the last of them, where weights are averaged.
+        sizes: further numbers of images, for fine-tuning, from scratch and the full method.
+        rates, weights, dropouts: grid of the full method's knobs; `rates` also for fine-tuning.
+        swept: replicates of `sizes` and of the grid.
+    """
+
+    n_train: int = 300
+    n_test: int = 597
+    steps: int = 160
+    averaged: int = 40
+    sizes: tuple[int, ...] = ()
+    rates: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+    dropouts: tuple[float, ...] = ()
+    swept: tuple[int, ...] = ()
+
+
+GRID = {"rates": LEARNING_RATE_GRID, "weights": (0.3, 1.0, 3.0), "dropouts": (0.0, 0.2, 0.4)}
+PLANS = {
+    "smoke": Plan(n_train=40, n_test=60, steps=6, averaged=2),
+    "glyphs": Plan(),
+    "glyphs-full": Plan(sizes=(100, 900), swept=(0, 1, 2), **GRID),
+}
+
+
+def method(name: str, plan: Plan, batch_size: int, **knobs) -> tuple[Method, dict[str, float]]:
+    """A student's method by name, with its knobs: `lr`, `weight` of what ties it, `dropout`, steps `averaged`."""
+    noise = {"nfd_dropout": (DROPOUT, 0), "nfd_averaging": (0.0, plan.averaged), "nfd": (DROPOUT, plan.averaged)}
+    dropout, averaged = noise.get(name, (0.0, 0))
+    tied = name in ("delta", "delta_r", *noise)
+    weight = WEIGHT if tied else L2_WEIGHT if name == "l2_sp" else 0.0
+    chosen = {"lr": LEARNING_RATES[name], "weight": weight, "dropout": dropout, "averaged": averaged} | knobs
+    budget = {"steps": plan.steps, "lr": chosen["lr"], "batch_size": batch_size}
+    if name == "probe":
+        # Nothing of the source moves, its BatchNorm statistics included: the most that an attacker can hope for.
+        return Method("source", (Phase(**budget, trainable=0, batchnorm="frozen"),)), chosen
+    if name == "l2_sp":
+        return methods.l2_sp(weight=chosen["weight"], **budget), chosen
+    if tied:
+        init = "source" if name == "delta" else "random"
+        noisy = {"dropout": chosen["dropout"], "averaged_steps": chosen["averaged"]}
+        return methods.distilled(init, weight=chosen["weight"], **budget, **noisy), chosen
+    return methods.transfer({"fine_tuning": "full_network"}.get(name, name), **budget), chosen
+
+
+def student(preset: Preset, plan: Plan, name: str, seed: int, n: int = 0, **knobs) -> Student:
+    """One student of one replicate, on n images, by default the plan's number.
+
+    Args:
+        knobs: `lr`, `weight`, `dropout` in place of the chosen ones.
+    """
+    source = Source.of(preset, "standard", 0.0, seed)
+    made, chosen = method(name, plan, preset.batch_size, **knobs)
+    return Student(STUDY, name, made, source, seed, TARGET, n or plan.n_train, preset.world, tuple(chosen.items()))
