@@ -1,6 +1,6 @@
 """The students of notebook 04: how each is trained, on how many images, with which knobs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rtkit import methods
 from rtkit.methods import Method
@@ -15,7 +15,7 @@ LEARNING_RATE_GRID = (0.03, 0.1, 0.3)
 # `attack_success.tuning` shows the search: mean validation accuracy on seeds 100 and 101, which no verdict uses.
 LEARNING_RATES = dict.fromkeys(("probe", "fine_tuning", "l2_sp", "delta", "scratch"), 0.1)
 LEARNING_RATES |= dict.fromkeys(("delta_r", "nfd_dropout", "nfd_averaging", "nfd"), 0.1)
-WEIGHT, DROPOUT, L2_WEIGHT = 1.0, 0.2, 0.01
+WEIGHT, DROPOUT, L2_WEIGHT = 3.0, 0.1, 0.01
 WHITE_BOX = ("fine_tuning", "scratch", "nfd")
 
 
@@ -31,7 +31,7 @@ class Plan:
         swept: replicates of `sizes` and of the grid.
     """
 
-    n_train: int = 300
+    n_train: int = 200
     n_test: int = 597
     steps: int = 160
     averaged: int = 40
@@ -42,12 +42,21 @@ class Plan:
     swept: tuple[int, ...] = ()
 
 
-GRID = {"rates": LEARNING_RATE_GRID, "weights": (0.3, 1.0, 3.0), "dropouts": (0.0, 0.2, 0.4)}
+GRID = {"rates": LEARNING_RATE_GRID, "weights": (1.0, 3.0, 10.0), "dropouts": (0.0, 0.1, 0.2)}
 PLANS = {
     "smoke": Plan(n_train=40, n_test=60, steps=6, averaged=2),
     "glyphs": Plan(),
     "glyphs-full": Plan(sizes=(100, 900), swept=(0, 1, 2), **GRID),
 }
+
+
+def public(preset: Preset, seed: int) -> Source:
+    """The public network of a replicate: a standard one, from a world in which the shape always tells the truth.
+
+    In the kit's own world fine-tuning gains nothing on networks trained from scratch (seeds 100 and 101, validation),
+    as the source leans on textures that no target has: there is no good start to be had at the price of an attack.
+    """
+    return Source.of(preset, "standard", 0.0, seed, replace(preset.world, shape_reliability=1.0))
 
 
 def method(name: str, plan: Plan, batch_size: int, **knobs) -> tuple[Method, dict[str, float]]:
@@ -76,6 +85,6 @@ def student(preset: Preset, plan: Plan, name: str, seed: int, n: int = 0, **knob
     Args:
         knobs: `lr`, `weight`, `dropout` in place of the chosen ones.
     """
-    source = Source.of(preset, "standard", 0.0, seed)
+    source = public(preset, seed)
     made, chosen = method(name, plan, preset.batch_size, **knobs)
     return Student(STUDY, name, made, source, seed, TARGET, n or plan.n_train, preset.world, tuple(chosen.items()))

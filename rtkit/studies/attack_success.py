@@ -14,7 +14,6 @@ from rtkit.feature_attacks import THREAT
 from rtkit.sources import Source
 from rtkit.studies import attack_students, students
 from rtkit.studies.attack_students import LEARNING_RATE_GRID, LEARNING_RATES, PLANS, STUDY, TARGET, WHITE_BOX, Plan
-from rtkit.studies.attack_students import student as one_student
 from rtkit.studies.students import Student
 from rtkit.training import train
 
@@ -162,14 +161,14 @@ def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Cell]:
     """All cells of the study at a preset, without computing any."""
     chosen, size, made = presets.get(preset), PLANS[preset], []
     for seed in presets.replicates(chosen, seeds):
-        attacker = Attacker(Source.of(chosen, "standard", 0.0, seed), seed, size, chosen.world, chosen.batch_size)
-        todo = [one_student(chosen, size, name, seed) for name in LEARNING_RATES]
+        attacker = Attacker(attack_students.public(chosen, seed), seed, size, chosen.world, chosen.batch_size)
+        todo = [attack_students.student(chosen, size, name, seed) for name in LEARNING_RATES]
         todo.insert(0, replace(todo[0], name="source", n_train=0, knobs=_NO_KNOBS))
         if seed in size.swept:
-            todo += [one_student(chosen, size, name, seed, n) for name in WHITE_BOX for n in size.sizes]
-            todo += [one_student(chosen, size, "fine_tuning", seed, lr=lr) for lr in size.rates]
+            todo += [attack_students.student(chosen, size, name, seed, n) for name in WHITE_BOX for n in size.sizes]
+            todo += [attack_students.student(chosen, size, "fine_tuning", seed, lr=lr) for lr in size.rates]
             todo += [
-                one_student(chosen, size, "nfd", seed, lr=lr, weight=weight, dropout=dropout)
+                attack_students.student(chosen, size, "nfd", seed, lr=lr, weight=weight, dropout=dropout)
                 for lr in size.rates
                 for weight in size.weights
                 for dropout in size.dropouts
@@ -199,7 +198,7 @@ def tuning(preset: str = "glyphs") -> pd.DataFrame:
     """
     chosen, size = presets.get(preset), PLANS[preset]
     todo = [
-        one_student(chosen, size, name, seed, lr=lr)
+        attack_students.student(chosen, size, name, seed, lr=lr)
         for name in LEARNING_RATES
         for lr in LEARNING_RATE_GRID
         for seed in TUNING_SEEDS
