@@ -73,7 +73,14 @@ def browser():
         browser.close()
 
 
-SLIDERS = [("00", "eps"), ("01", "target images n"), ("02", "amplitude"), ("03", "test image"), ("07", None)]
+SLIDERS = [
+    ("00", "eps"),
+    ("01", "target images n"),
+    ("02", "amplitude"),
+    ("03", "test image"),
+    ("04", "lambda"),
+    ("07", None),
+]
 
 
 @pytest.mark.parametrize(("number", "slider"), SLIDERS)

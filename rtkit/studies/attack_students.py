@@ -13,8 +13,10 @@ STUDY = "attack_success"
 TARGET = "greek"
 LEARNING_RATE_GRID = (0.03, 0.1, 0.3)
 # `attack_success.tuning` shows the search: mean validation accuracy on seeds 100 and 101, which no verdict uses.
-LEARNING_RATES = dict.fromkeys(("probe", "fine_tuning", "l2_sp", "delta", "scratch"), 0.1)
-LEARNING_RATES |= dict.fromkeys(("delta_r", "nfd_dropout", "nfd_averaging", "nfd"), 0.1)
+LEARNING_RATES = {"probe": 0.03, "fine_tuning": 0.1, "l2_sp": 0.03, "delta": 0.3, "scratch": 0.3}
+LEARNING_RATES |= {"delta_r": 0.3, "nfd_dropout": 0.3, "nfd_averaging": 0.3, "nfd": 0.3}
+# Of lambda 1, 3, 10 and dropout 0.1, 0.2 those with which the full method was most often right, likewise; at lambda 3
+# and dropout 0.1 it was 90.7 %, and 86.7, 89.3 and 89.7 % at (1, 0.1), (3, 0.2) and (10, 0.1).
 WEIGHT, DROPOUT, L2_WEIGHT = 3.0, 0.1, 0.01
 WHITE_BOX = ("fine_tuning", "scratch", "nfd")
 
@@ -27,8 +29,8 @@ class Plan:
         n_train: labelled target images of every student; n_test: those that are attacked.
         steps: SGD steps of every student; averaged: the last of them, where weights are averaged.
         sizes: further numbers of images, for fine-tuning, from scratch and the full method.
-        rates, weights, dropouts: grid of the full method's knobs; `rates` also for fine-tuning.
-        swept: replicates of `sizes` and of the grid.
+        rates, weights, dropouts: grid of the full method's knobs; tuned: learning rates of fine-tuning.
+        swept: replicates of `sizes`, of `tuned` and of the grid.
     """
 
     n_train: int = 200
@@ -36,13 +38,19 @@ class Plan:
     steps: int = 160
     averaged: int = 40
     sizes: tuple[int, ...] = ()
+    tuned: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
     dropouts: tuple[float, ...] = ()
     swept: tuple[int, ...] = ()
 
 
-GRID = {"rates": LEARNING_RATE_GRID, "weights": (1.0, 3.0, 10.0), "dropouts": (0.0, 0.1, 0.2)}
+GRID = {
+    "tuned": (0.01, *LEARNING_RATE_GRID),
+    "rates": (0.1, 0.3),
+    "weights": (1.0, 3.0, 10.0),
+    "dropouts": (0.0, 0.1, 0.2),
+}
 PLANS = {
     "smoke": Plan(n_train=40, n_test=60, steps=6, averaged=2),
     "glyphs": Plan(),
@@ -87,4 +95,5 @@ def student(preset: Preset, plan: Plan, name: str, seed: int, n: int = 0, **knob
     """
     source = public(preset, seed)
     made, chosen = method(name, plan, preset.batch_size, **knobs)
-    return Student(STUDY, name, made, source, seed, TARGET, n or plan.n_train, preset.world, tuple(chosen.items()))
+    columns = chosen | {"shape_reliability": source.world.shape_reliability}
+    return Student(STUDY, name, made, source, seed, TARGET, n or plan.n_train, preset.world, tuple(columns.items()))

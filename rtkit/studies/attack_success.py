@@ -21,7 +21,6 @@ MODULES = (*students.MODULES, "feature_attacks", "studies/attack_students", "stu
 UNITS = 5  # most active features of the source, on its own training images
 STEPS = 10  # of 0.4 eps; on tuning seed 100 forty of 0.1 eps fooled as many, to a point or two
 TUNING_SEEDS = (100, 101)  # no verdict uses them
-_NO_KNOBS = (("lr", 0.0), ("weight", 0.0), ("dropout", 0.0), ("averaged", 0))
 
 
 @dataclass(frozen=True)
@@ -163,10 +162,10 @@ def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Cell]:
     for seed in presets.replicates(chosen, seeds):
         attacker = Attacker(attack_students.public(chosen, seed), seed, size, chosen.world, chosen.batch_size)
         todo = [attack_students.student(chosen, size, name, seed) for name in LEARNING_RATES]
-        todo.insert(0, replace(todo[0], name="source", n_train=0, knobs=_NO_KNOBS))
+        todo.insert(0, replace(todo[0], name="source", n_train=0))
         if seed in size.swept:
             todo += [attack_students.student(chosen, size, name, seed, n) for name in WHITE_BOX for n in size.sizes]
-            todo += [attack_students.student(chosen, size, "fine_tuning", seed, lr=lr) for lr in size.rates]
+            todo += [attack_students.student(chosen, size, "fine_tuning", seed, lr=lr) for lr in size.tuned]
             todo += [
                 attack_students.student(chosen, size, "nfd", seed, lr=lr, weight=weight, dropout=dropout)
                 for lr in size.rates
@@ -181,7 +180,8 @@ def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFr
     """Make the frame of the study, cell by cell; attacked images, cells and networks in the cache are read.
 
     Returns:
-        The columns of `students.Student.row`, and `lr`, `weight`, `dropout`, `averaged`, `form`: of the attack, "any"
+        The columns of `students.Student.row`, and `lr`, `weight`, `dropout`, `averaged`, `shape_reliability` (of the
+        source's world), `form`: of the attack, "any"
         for the worst of seven. Rates and accuracies are fractions; `n_test` of a success rate is the number of images
         that are right as they are.
     """

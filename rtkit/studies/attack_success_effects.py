@@ -8,10 +8,11 @@ from scipy import stats
 from rtkit import claims
 from rtkit.claims import Verdict
 from rtkit.studies import judging
-from rtkit.studies.attack_students import LEARNING_RATES, STUDY
+from rtkit.studies.attack_students import DROPOUT, LEARNING_RATES, STUDY, WEIGHT
 from rtkit.studies.judging import Control, over_seeds
 from rtkit.studies.transfer_effects import pick
 
+CHOSEN = (WEIGHT, DROPOUT, LEARNING_RATES["nfd"])  # lambda, dropout and learning rate of the full method
 READABLE = 0.6  # clean accuracy below which a success rate is shown and not judged
 QUESTION = 5.0  # points by which scratch must be below fine-tuning for there to be anything to gain
 VALID = 90.0  # percent of the source's own decisions that the attack must flip
@@ -19,12 +20,25 @@ VALID = 90.0  # percent of the source's own decisions that the attack must flip
 
 def core(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the chosen students at the study's number of images, and of the source, without the sweeps."""
-    chosen = frame[frame.method == "nfd_averaging"]  # never swept
-    main = frame[(frame.n_train == chosen.n_train.max()) | (frame.method == "source")]
+    main = frame[(frame.n_train == judged_size(frame)) | (frame.method == "source")]
     full, tuned = main[main.method == "nfd"], main[main.method == "fine_tuning"]
-    knobs = {"weight": chosen.weight.max(), "dropout": pick(main, method="nfd_dropout").dropout.max()}
-    off = full.index.difference(pick(full, lr=LEARNING_RATES["nfd"], **knobs).index)
+    chosen = pick(full, **dict(zip(("weight", "dropout", "lr"), CHOSEN, strict=True)))
+    off = full.index.difference(chosen.index)
     return main.drop(off.union(tuned.index.difference(pick(tuned, lr=LEARNING_RATES["fine_tuning"]).index)))
+
+
+def judged_size(frame: pd.DataFrame) -> int:
+    """The number of labelled images at which every student of a frame was trained."""
+    return int(frame[frame.method == "nfd_averaging"].n_train.max())  # its rows are never swept
+
+
+def by_size(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `by_student` with the chosen knobs, at every number of images, of replicates that have them all."""
+    nfd = pick(table, method="nfd", **dict(zip(("weight", "dropout", "lr"), CHOSEN, strict=True)))
+    tuned = pick(table, method="fine_tuning", lr=LEARNING_RATES["fine_tuning"])
+    rows = pd.concat([nfd, tuned, table[table.method == "scratch"]])
+    counts = rows.groupby("seed").n_train.transform("nunique")
+    return rows[counts == counts.max()]
 
 
 def value(frame: pd.DataFrame, method: str, metric: str = "clean_accuracy", form: str = "") -> float:
