@@ -15,12 +15,12 @@ _CELLS = (*store.CELL_MODULES, "studies/cells", "studies/judging", "claims")
 STUDIES = {"transfer": "01", "shape_bias": "02", "influence": "03", "attack_success": "04"}
 _TRANSFER = (*_CELLS, "studies/transfer", "studies/transfer_effects")
 _STUDENTS = ("studies/students",)
-_ATTACKS = ("studies/attack_students", "studies/attack_success", "studies/attack_success_effects")
+_ATTACKS = ("attack_students", "attack_cells", "attack_success", "attack_success_effects")
 MODULES = {
     "transfer": _TRANSFER,
     "shape_bias": (*_TRANSFER, "shape_bias", "studies/shape_bias", "studies/shape_bias_effects"),
     "influence": (*_TRANSFER, "influence", "studies/influence_heads", "studies/influence", "studies/influence_effects"),
-    "attack_success": (*_TRANSFER, *_STUDENTS, "feature_attacks", *_ATTACKS),
+    "attack_success": (*_TRANSFER, *_STUDENTS, "feature_attacks", *(f"studies/{name}" for name in _ATTACKS)),
 }
 
 

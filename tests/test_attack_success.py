@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from rtkit import claims, feature_attacks, models
+from rtkit.data import targets
 from rtkit.feature_attacks import THREAT
 from rtkit.plots import attack_success as figures
 from rtkit.prose import attack_success as said
-from rtkit.studies import attack_students
+from rtkit.studies import attack_cells, attack_students
 from rtkit.studies import attack_success as study
 from rtkit.studies import attack_success_effects as effects
 from rtkit.widgets import attack_success as widget
@@ -128,7 +129,7 @@ def test_students_differ_in_what_they_are_called_for():
 
 def test_packed_changes_stay_in_the_ball():
     delta = torch.tensor([-1.0, -0.5, 0.0, 0.3, 1.0]) * THREAT.eps
-    packed = study._pack(delta)
+    packed = attack_cells._pack(delta)
     again = packed.float() * (THREAT.eps / 127)
     assert (again.abs() <= delta.abs() + 1e-9).all()
     torch.testing.assert_close(again, delta, atol=THREAT.eps / 127, rtol=0)
@@ -291,10 +292,10 @@ def test_the_explorer_says_what_the_frame_holds():
 def test_the_attacker_owns_no_image_of_the_student(monkeypatch):
     attacker = study.plan("smoke")[0].attacker
     seen = []
-    monkeypatch.setattr(study, "train", lambda net, images, *_, **__: seen.append(images))
+    monkeypatch.setattr(attack_cells, "train", lambda net, images, *_, **__: seen.append(images))
     monkeypatch.setattr(type(attacker.source), "load", lambda self: (models.create(20, 8, 0), {}))
     attacker.surrogate()
-    task = study.targets.target(study.TARGET, attacker.world, attacker.seed)
+    task = targets.target(attack_students.TARGET, attacker.world, attacker.seed)
     own = {image.numpy().tobytes() for image in seen[0].x}
     assert len(own) == attacker.plan.n_train
     assert not own & {image.numpy().tobytes() for image in task.subset(attacker.plan.n_train, attacker.seed).x}

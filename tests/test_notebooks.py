@@ -14,7 +14,7 @@ from rtkit import presets, records, store
 from rtkit.runner import NOTEBOOKS
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
-FIGURES = {"00": 7, "01": 6, "02": 6, "03": 8, "04": 7, "07": 2}  # at least so many at the preset smoke
+FIGURES = {"00": 7, "01": 6, "02": 6, "03": 8, "04": 8, "07": 2}  # at least so many at the preset smoke
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)

@@ -12,8 +12,8 @@ STUDENTS = {
     "delta": ("DELTA", "#009E73", "s"),
     "fine_tuning": ("fine-tuning", "#0072B2", "o"),
     "delta_r": ("DELTA-R", "#E69F00", "^"),
-    "nfd_averaging": ("NFD, averaging only", "#F0E442", "<"),
-    "nfd_dropout": ("NFD, dropout only", "#CC79A7", ">"),
+    "nfd_averaging": ("NFD, averaging alone", "#F0E442", "<"),
+    "nfd_dropout": ("NFD, dropout alone", "#CC79A7", ">"),
     "nfd": ("NFD", "#D55E00", "D"),
     "scratch": ("from scratch", "#000000", "v"),
 }

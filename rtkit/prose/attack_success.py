@@ -52,18 +52,18 @@ def outcome(frame: pd.DataFrame) -> str:
     gap = over_seeds(frame, lambda part: odds(part, "fine_tuning") - odds(part, "nfd"))
     word = "**less often**" if gap.low > 0 else "**more often**" if gap.high < 0 else "**not clearly less often**"
     names = sorted(STUDENTS, key=lambda name: -success(frame, name))
-    listed = ", ".join(f"{STUDENTS[name][0]} {success(frame, name):.1f} %" for name in names)
+    listed = "; ".join(f"{STUDENTS[name][0]} {success(frame, name):.1f} %" for name in names)
     return (
         f"Success of the attack (of images that are right when clean): {listed}. Noise of the same size fools "
-        f"fine-tuning on {success(frame, 'fine_tuning', 'noise'):.1f} %. NFD is fooled {word} than fine-tuning: "
-        f"{prose.number(gap, 'log odds')} between them, fine-tuning against NFD {ratio(frame, 'fine_tuning', 'nfd')}."
+        f"fine-tuning on {success(frame, 'fine_tuning', 'noise'):.1f} %. NFD is fooled {word} than fine-tuning, by "
+        f"{prose.number(gap, 'log odds')}. Fine-tuning against NFD: {ratio(frame, 'fine_tuning', 'nfd')}."
     )
 
 
 def noise(frame: pd.DataFrame) -> str:
     """What dropout and averaging do to the success."""
     lines = []
-    for name, label in (("nfd_dropout", "dropout"), ("nfd_averaging", "averaging"), ("nfd", "both together")):
+    for name, label in (("nfd_dropout", "dropout"), ("nfd_averaging", "averaging"), ("nfd", "the pair of them")):
         fall = over_seeds(frame, lambda part, name=name: odds(part, "delta_r") - odds(part, name))
         word = "**lowers**" if fall.low > 0 else "**raises**" if fall.high < 0 else "**does not clearly change**"
         lines.append(f"* {label} {word} the success: a fall of {prose.number(fall, 'log odds')}")

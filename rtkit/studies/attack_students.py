@@ -45,24 +45,12 @@ class Plan:
     swept: tuple[int, ...] = ()
 
 
-GRID = {
-    "tuned": (0.01, *LEARNING_RATE_GRID),
-    "rates": (0.1, 0.3),
-    "weights": (1.0, 3.0, 10.0),
-    "dropouts": (0.0, 0.1, 0.2),
-}
-PLANS = {
-    "smoke": Plan(n_train=40, n_test=60, steps=6, averaged=2),
-    "glyphs": Plan(),
-    "glyphs-full": Plan(sizes=(100, 900), swept=(0, 1, 2), **GRID),
-}
-
-
 def public(preset: Preset, seed: int) -> Source:
     """The public network of a replicate: a standard one, from a world in which the shape always tells the truth.
 
-    In the kit's own world fine-tuning gains nothing on networks trained from scratch (seeds 100 and 101, validation),
-    as the source leans on textures that no target has: there is no good start to be had at the price of an attack.
+    The kit's own world makes a poor one, which leans on textures that no target has: with 200 images fine-tuning was
+    right on 82.7 %, training from scratch on 76.8 % (seeds 100 and 101, validation, the better rates of both), with 300
+    on 87.5 and 86.7 %. From this one it is 94.3 %: there is something to be gained at the price of an attack.
     """
     return Source.of(preset, "standard", 0.0, seed, replace(preset.world, shape_reliability=1.0))
 

@@ -1,5 +1,6 @@
 """What the attack success study's frame says: effects, controls and verdicts behind notebook 04."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -94,6 +95,9 @@ def correlation(frame: pd.DataFrame, form: str = "") -> float:
     Args:
         form: of the images on which features are compared: "" as they are, "stages" attacked.
 
+    Returns:
+        From -1 to 1; not a number where all have the same success.
+
     Raises:
         KeyError: fewer than four such students.
     """
@@ -102,7 +106,9 @@ def correlation(frame: pd.DataFrame, form: str = "") -> float:
     table = table[table.clean >= 100 * READABLE]
     if len(table) < 4:
         raise KeyError("fewer than four students to correlate")
-    return float(stats.spearmanr(alike.reindex(table.index), table.success).statistic)
+    alike = alike.reindex(table.index)
+    constant = alike.nunique() < 2 or table.success.nunique() < 2
+    return math.nan if constant else float(stats.spearmanr(alike, table.success).statistic)
 
 
 def _less(frame: pd.DataFrame, more: str, *fewer: str) -> dict[str, float]:
