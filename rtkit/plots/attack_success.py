@@ -24,8 +24,8 @@ FORMS = {
     "features": "pooled\nfeatures",
     "stages": "stage\nmaps",
     "any": "any of\nthe seven",
-    "adaptive": "on a surrogate\nof the attacker",
-    "white box": "on the student\nitself",
+    "adaptive": "surrogate\n(adaptive)",
+    "white box": "student\n(white box)",
 }
 _EDGE = {"markeredgecolor": "black", "markeredgewidth": 0.6}
 
@@ -44,7 +44,8 @@ def trade(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if x.low == x.low:  # a single replicate has no interval
             ax.plot([x.low, x.high], [y["mean"].iloc[0]] * 2, color=colour, lw=1.8)
         bars(ax, [x["mean"]], y, label=label, color=colour, marker=marker, ls="none", **_EDGE)
-    ax.set(xlabel="clean accuracy (%)", ylabel="success of the attack (%)", xlim=(-3, 103), ylim=(-3, 103))
+    ax.set(xlabel="clean accuracy (%)", ylabel="success of the attack (%)", ylim=(-3, 103))
+    ax.set_xlim(min(55, clean["mean"].min() - 5), 101)
     ax.axvline(60, color="#7F7F7F", lw=1, ls=":")
     ax.legend(title="student", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
@@ -52,7 +53,7 @@ def trade(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def forms(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Success by form of the attack, for fine-tuning, the full method and training from scratch."""
-    ax = axes(ax, (9, 4))
+    ax = axes(ax, (9.5, 4))
     table = summary(frame[frame.metric == "attack_success_rate"], ["method", "form"])
     order = list(FORMS)
     for k, name in enumerate(("fine_tuning", "nfd", "scratch")):
