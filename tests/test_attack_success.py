@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rtkit import claims, feature_attacks, models
+from rtkit import claims, feature_attacks, models, store
 from rtkit.data import targets
 from rtkit.feature_attacks import THREAT
 from rtkit.plots import attack_success as figures
@@ -201,7 +201,7 @@ def test_verdicts_flip_with_the_frame(sign, word):
 
 @pytest.mark.parametrize(
     ("name", "form", "value"),
-    [("source", "any", 0.8), ("nfd", "white box", 0.5), ("source", "noise", 0.99)],
+    [("source", "any", 0.8), ("nfd", "white box", 0.05), ("source", "noise", 0.99)],
 )
 def test_a_failing_control_stops_the_verdicts(name, form, value):
     frame = made_up(1)
@@ -217,6 +217,14 @@ def test_without_a_question_nothing_is_judged():
     frame.loc[(frame.method == "scratch") & (frame.metric == "clean_accuracy"), "value"] = 0.88
     failed = [control.name for control in effects.controls(frame) if not control.holds]
     assert failed == ["clean, fine-tuning minus scratch"]
+
+
+def test_a_frame_from_a_file_says_the_same(tmp_path):
+    frame = made_up(1)
+    store.save_frame(frame, tmp_path / "frame.csv.gz")
+    again = store.load_frame(tmp_path / "frame.csv.gz")
+    assert effects.verdicts(again, "glyphs") == effects.verdicts(frame, "glyphs")
+    assert len(effects.by_student(again)) == len(effects.by_student(frame)) == 45
 
 
 def test_the_sweep_does_not_enter_the_verdicts():

@@ -21,11 +21,17 @@ VALID = 90.0  # percent of the source's own decisions that the attack must flip
 
 def core(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the chosen students at the study's number of images, and of the source, without the sweeps."""
+    frame = named(frame)
     main = frame[(frame.n_train == judged_size(frame)) | (frame.method == "source")]
     full, tuned = main[main.method == "nfd"], main[main.method == "fine_tuning"]
     chosen = pick(full, **dict(zip(("weight", "dropout", "lr"), CHOSEN, strict=True)))
     off = full.index.difference(chosen.index)
     return main.drop(off.union(tuned.index.difference(pick(tuned, lr=LEARNING_RATES["fine_tuning"]).index)))
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with "" as the form of what is no attack, which a file gives back as a missing value."""
+    return frame.assign(form=frame.form.fillna(""))
 
 
 def judged_size(frame: pd.DataFrame) -> int:
@@ -79,7 +85,7 @@ def by_student(frame: pd.DataFrame) -> pd.DataFrame:
         One row per student and replicate: `method, n_train, lr, weight, dropout, seed`, rates in percent, similarity
         on clean images from 0 to 1.
     """
-    keys = ["method", "n_train", "lr", "weight", "dropout", "seed"]
+    frame, keys = named(frame), ["method", "n_train", "lr", "weight", "dropout", "seed"]
 
     def column(metric: str, form: str) -> pd.Series:
         return pick(frame, metric=metric, form=form).groupby(keys).value.mean()
@@ -157,7 +163,7 @@ def controls(frame: pd.DataFrame) -> list[Control]:
     noise = over_seeds(main, lambda part: success(part, "source") - success(part, "source", "noise"))
     question = over_seeds(main, lambda part: value(part, "fine_tuning") - value(part, "scratch"))
     readable = over_seeds(main, lambda part: min(value(part, name) for name in judged))
-    white = over_seeds(main, lambda part: success(part, "nfd", "white box"))
+    white = over_seeds(main, lambda part: success(part, "nfd", "white box") - success(part, "nfd"))
     return [
         Control("the source's own decisions flipped", f"at least {VALID:g} %", valid.effect >= VALID, valid),
         Control("source flipped, attack minus noise of its size", "above zero", noise.low > 0, noise),
@@ -165,7 +171,8 @@ def controls(frame: pd.DataFrame) -> list[Control]:
         Control(
             "lowest clean accuracy of a student judged", "at least 60", readable.effect >= 100 * READABLE, readable
         ),
-        Control("white-box attack on the full method", "at least 90 %", white.effect >= 90, white),
+        # Who has the student must do better than who has not, or its gradients would be hiding something.
+        Control("full method fooled, white box minus transferred", "above zero", white.low > 0, white),
     ]
 
 
