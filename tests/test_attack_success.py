@@ -279,6 +279,26 @@ def test_the_frontier_by_hand():
     assert best.clean.tolist() == [80.0, 90.0]  # 70 and 85 are beaten in both
 
 
+def test_the_sweeps_are_told():
+    table = pd.DataFrame({"weight": [1.0, 3.0, 3.0], "dropout": 0.1, "lr": [0.3, 0.3, 0.1], "replicates": 2,
+                          "clean": [91.0, 90.0, 80.0], "success": [10.0, 20.0, 5.0]})  # fmt: skip
+    text = said.knobs(table, (3.0, 0.1, 0.3))
+    assert "success from 5.0 to 20.0 %" in text
+    assert "reaches 90.0 and 20.0 %; 1 do better at both" in text
+    assert "single setting" in said.knobs(table[:1], (1.0, 0.1, 0.3))
+    tuned = pd.DataFrame({"method": "fine_tuning", "lr": [0.1, 0.01], "clean": [95.0, 90.0], "success": [40.0, 60.0]})
+    assert "at 0.01 90.0 % right, fooled on 60.0 % of those; at 0.1 95.0 %" in said.rates(tuned)
+    assert "single learning rate" in said.rates(tuned[:1])
+
+
+def test_only_replicates_with_every_setting_are_averaged():
+    frame = made_up(1)
+    other = frame[(frame.method == "nfd") & (frame.seed < 2)].assign(weight=10.0)
+    table = widget.settings(pd.concat([frame, other], ignore_index=True))
+    assert table.replicates.tolist() == [2, 2]
+    assert widget.settings(frame).replicates.tolist() == [5]
+
+
 def test_the_explorer_says_what_the_frame_holds():
     frame = made_up(1)
     nfd = frame[frame.method == "nfd"]

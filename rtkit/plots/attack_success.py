@@ -71,14 +71,18 @@ def components(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Success on students distilled from random weights: without noise, with dropout, with averaging, with both."""
     ax = axes(ax, (6.5, 4))
     names = ("delta_r", "nfd_averaging", "nfd_dropout", "nfd")
+    shown = frame[(frame.metric == "attack_success_rate") & (frame.form == "any")]
+    single = 100 * shown.pivot_table(index="seed", columns="method", values="value").reindex(columns=names)
+    for k, (_, row) in enumerate(single.iterrows()):
+        label = "one replicate" if k == 0 else None
+        ax.plot(range(len(names)), row, ".-", color="#7F7F7F", lw=0.9, label=label, zorder=1)
     for k, name in enumerate(names):
         _, colour, marker = STUDENTS[name]
-        bars(ax, [k], _rates(frame[frame.method == name], ["method"]), color=colour, marker=marker, ls="none", **_EDGE)
-        for _, part in frame[(frame.method == name) & (frame.form == "any")].groupby("seed"):
-            ax.plot(k + 0.15, 100 * part.value.mean(), ".", color=colour, markeredgecolor="black", markeredgewidth=0.4)
+        part = _rates(frame[frame.method == name], ["method"])
+        bars(ax, [k], part, color=colour, marker=marker, ls="none", zorder=3, **_EDGE | {"ms": 9})
     ax.set_xticks(range(len(names)), ["neither\n(DELTA-R)", "averaging", "dropout", "both\n(NFD)"])
-    ax.set(ylabel="success of the attack (%)", xlabel="noise (small dots: single replicates)", xlim=(-0.5, 3.5))
-    ax.set_ylim(bottom=0)
+    ax.set(ylabel="success of the attack (%)", xlabel="noise", xlim=(-0.5, 3.5), ylim=(-3, 103))
+    ax.legend()
     return ax
 
 

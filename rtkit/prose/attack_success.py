@@ -101,6 +101,40 @@ def alike(frame: pd.DataFrame) -> str:
     return "; ".join(lines).capitalize() + "."
 
 
+def rates(table: pd.DataFrame) -> str:
+    """What the learning rate does to fine-tuning.
+
+    Args:
+        table: of `by_student`, at one number of images.
+    """
+    means = table[table.method == "fine_tuning"].groupby("lr")[["clean", "success"]].mean()
+    ends = [
+        f"at {lr:g} {row.clean:.1f} % right, fooled on {row.success:.1f} % of those" for lr, row in means.iterrows()
+    ]
+    if len(means) < 2:
+        return f"Fine-tuning at a single learning rate: {ends[0]}."
+    return f"Fine-tuning by learning rate: {'; '.join(ends)}."
+
+
+def knobs(table: pd.DataFrame, chosen: tuple[float, float, float]) -> str:
+    """What the sweep of the full method's knobs shows.
+
+    Args:
+        table: of `widgets.attack_success.settings`; chosen: weight, dropout, learning rate.
+    """
+    if len(table) < 2:
+        return "A single setting makes no frontier; the sweep is part of the preset `glyphs-full`."
+    weight, dropout, lr = chosen
+    one = pick(table, weight=weight, dropout=dropout, lr=lr).iloc[0]
+    better = int(((table.clean > one.clean) & (table.success < one.success)).sum())
+    return (
+        f"{len(table)} settings, {one.replicates} replicate{'s' if one.replicates > 1 else ''}: clean accuracy from "
+        f"{table.clean.min():.1f} to {table.clean.max():.1f} %, success from {table.success.min():.1f} to "
+        f"{table.success.max():.1f} %. The chosen one reaches {one.clean:.1f} and {one.success:.1f} %; {better} do "
+        "better at both."
+    )
+
+
 def clipping(frame: pd.DataFrame) -> str:
     """What the paper's clipping does at eps = 0."""
     pixels = 100 * frame[frame.metric == "clipped_pixels"].value.mean()
