@@ -297,6 +297,10 @@ def test_only_replicates_with_every_setting_are_averaged():
     table = widget.settings(pd.concat([frame, other], ignore_index=True))
     assert table.replicates.tolist() == [2, 2]
     assert widget.settings(frame).replicates.tolist() == [5]
+    slow = frame[(frame.method == "fine_tuning") & (frame.seed == 0)].assign(lr=0.001)
+    table = effects.by_rate(effects.by_student(pd.concat([frame, slow], ignore_index=True)), 200)
+    assert sorted(table.lr) == [0.001, attack_students.LEARNING_RATES["fine_tuning"]]
+    assert set(table.seed) == {0}
 
 
 def test_the_explorer_says_what_the_frame_holds():

@@ -44,8 +44,18 @@ def by_size(table: pd.DataFrame) -> pd.DataFrame:
     nfd = pick(table, method="nfd", **dict(zip(("weight", "dropout", "lr"), CHOSEN, strict=True)))
     tuned = pick(table, method="fine_tuning", lr=LEARNING_RATES["fine_tuning"])
     rows = pd.concat([nfd, tuned, table[table.method == "scratch"]])
-    counts = rows.groupby("seed").n_train.transform("nunique")
-    return rows[counts == counts.max()]
+    return complete(rows)
+
+
+def by_rate(table: pd.DataFrame, size: int) -> pd.DataFrame:
+    """The rows of `by_student` of fine-tuning on so many images, at every learning rate, of replicates that have all."""
+    return complete(pick(table, method="fine_tuning", n_train=size))
+
+
+def complete(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of those replicates that have the most: sources differ too much to mix replicates in a sweep."""
+    counts = table.groupby("seed").seed.transform("size")
+    return table[counts == counts.max()]
 
 
 def value(frame: pd.DataFrame, method: str, metric: str = "clean_accuracy", form: str = "") -> float:

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rtkit.plots import attack_success as figures
-from rtkit.studies.attack_success_effects import CHOSEN, by_student
+from rtkit.studies.attack_success_effects import CHOSEN, by_student, complete
 from rtkit.widgets import explorer, slider
 
 KNOBS = ["weight", "dropout", "lr"]
@@ -21,9 +21,7 @@ def settings(frame: pd.DataFrame) -> pd.DataFrame:
     """
     table = by_student(frame)
     size = table[table.method == "nfd_averaging"].n_train.max()
-    table = table[(table.method == "nfd") & (table.n_train == size)]
-    counts = table.groupby("seed").seed.transform("size")
-    groups = table[counts == counts.max()].groupby(KNOBS)
+    groups = complete(table[(table.method == "nfd") & (table.n_train == size)]).groupby(KNOBS)
     return groups.agg(
         clean=("clean", "mean"), success=("success", "mean"), replicates=("seed", "nunique")
     ).reset_index()
@@ -40,7 +38,7 @@ def sentence(table: pd.DataFrame, weight: float, dropout: float, lr: float) -> s
     word = (
         f"{len(better)} of {len(table)} settings do better at both" if len(better) else "no setting does better at both"
     )
-    runs = f"{one.replicates} replicate{'s' if one.replicates > 1 else ''}"
+    runs = f"{one.replicates:.0f} replicate{'s' if one.replicates > 1 else ''}"
     return f"{what}: {one.clean:.1f} % right, attack succeeds on {one.success:.1f} % of those ({runs}); {word}."
 
 
