@@ -128,8 +128,8 @@ def knobs(table: pd.DataFrame, chosen: tuple[float, float, float]) -> str:
     one = pick(table, weight=weight, dropout=dropout, lr=lr).iloc[0]
     better = int(((table.clean > one.clean) & (table.success < one.success)).sum())
     return (
-        f"{len(table)} settings, {one.replicates:.0f} replicate{'s' if one.replicates > 1 else ''}: clean accuracy from "
-        f"{table.clean.min():.1f} to {table.clean.max():.1f} %, success from {table.success.min():.1f} to "
+        f"{len(table)} settings, {one.replicates:.0f} replicate{'s' if one.replicates > 1 else ''}: clean accuracy "
+        f"from {table.clean.min():.1f} to {table.clean.max():.1f} %, success from {table.success.min():.1f} to "
         f"{table.success.max():.1f} %. The chosen one reaches {one.clean:.1f} and {one.success:.1f} %; {better} do "
         "better at both."
     )

@@ -48,7 +48,7 @@ def by_size(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_rate(table: pd.DataFrame, size: int) -> pd.DataFrame:
-    """The rows of `by_student` of fine-tuning on so many images, at every learning rate, of replicates that have all."""
+    """The rows of `by_student` of fine-tuning on so many images, by learning rate, of replicates that have all."""
     return complete(pick(table, method="fine_tuning", n_train=size))
 
 
