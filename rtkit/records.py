@@ -12,15 +12,18 @@ if TYPE_CHECKING:
 
 # Each study with the notebook that it stands behind and the modules whose code its verdicts depend on.
 _CELLS = (*store.CELL_MODULES, "studies/cells", "studies/judging", "claims")
-STUDIES = {"transfer": "01", "shape_bias": "02", "influence": "03", "retention": "05", "tradeoff": "06"}
+STUDIES = {"transfer": "01", "shape_bias": "02", "influence": "03", "attack_success": "04", "retention": "05"}
+STUDIES |= {"tradeoff": "06"}
 _STUDENTS = (*store.CELL_MODULES, "studies/students", "studies/judging", "claims")
 _TRANSFER = (*_CELLS, "studies/transfer", "studies/transfer_effects")
+_ATTACKS = ("attack_students", "attack_cells", "attack_success", "attack_success_effects")
 MODULES = {
     "transfer": _TRANSFER,
     "shape_bias": (*_TRANSFER, "shape_bias", "studies/shape_bias", "studies/shape_bias_effects"),
     "influence": (*_TRANSFER, "influence", "studies/influence_heads", "studies/influence", "studies/influence_effects"),
+    "attack_success": (*_TRANSFER, "studies/students", "feature_attacks", *(f"studies/{name}" for name in _ATTACKS)),
     "retention": (*_STUDENTS, "studies/retention", "studies/retention_effects"),
-    "tradeoff": (*_STUDENTS, "studies/tradeoff", "studies/tradeoff_effects"),
+    "tradeoff": (*_STUDENTS, *(f"studies/tradeoff{part}" for part in ("_cells", "", "_effects"))),
 }
 
 

@@ -101,5 +101,5 @@ def test_the_records_of_the_kit_were_made_by_this_code():
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 def test_git_holds_nothing_generated():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert not [name for name in listed if re.search(r"^runs/|__pycache__|\.safetensors$|checkpoint", name)]
+    assert not [name for name in listed if re.search(r"^runs/|__pycache__|\.safetensors$|\.ipynb_checkpoints", name)]
     assert [name for name in listed if name.startswith("data/")] == ["data/README.md"]

@@ -1,0 +1,84 @@
+"""Does what fools the public source fool the student? The study behind notebook 04 (Chin et al. 2021)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from rtkit import presets, studies
+from rtkit.studies import attack_students, students
+from rtkit.studies.attack_cells import MODULES, Attacker, Cell, is_cached, rows
+from rtkit.studies.attack_students import LEARNING_RATE_GRID, LEARNING_RATES, WHITE_BOX, Plan
+from rtkit.studies.students import Student
+
+TUNING_SEEDS = (100, 101)  # no verdict uses them
+GRID = {
+    "tuned": (0.01, *LEARNING_RATE_GRID),
+    "rates": (0.1, 0.3),
+    "weights": (1.0, 3.0, 10.0),
+    "dropouts": (0.0, 0.1, 0.2),
+}
+PLANS = {
+    "smoke": Plan(
+        n_train=40, n_test=60, steps=6, averaged=2, rates=(0.3,), weights=(3.0, 10.0), dropouts=(0.1,), swept=(0,)
+    ),
+    "glyphs": Plan(),
+    "glyphs-full": Plan(sizes=(100, 900), swept=(0, 1), **GRID),
+}
+
+
+def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Cell]:
+    """All cells of the study at a preset, without computing any."""
+    chosen, size, made = presets.get(preset), PLANS[preset], []
+    for seed in presets.replicates(chosen, seeds):
+        attacker = Attacker(attack_students.public(chosen, seed), seed, size, chosen.world, chosen.batch_size)
+        todo = [attack_students.student(chosen, size, name, seed) for name in LEARNING_RATES]
+        todo.insert(0, replace(todo[0], name="source", n_train=0))
+        if seed in size.swept:
+            todo += [attack_students.student(chosen, size, name, seed, n) for name in WHITE_BOX for n in size.sizes]
+            todo += [attack_students.student(chosen, size, "fine_tuning", seed, lr=lr) for lr in size.tuned]
+            todo += [
+                attack_students.student(chosen, size, "nfd", seed, lr=lr, weight=weight, dropout=dropout)
+                for lr in size.rates
+                for weight in size.weights
+                for dropout in size.dropouts
+            ]
+        made += [Cell(one, attacker) for one in dict.fromkeys(todo)]
+    return made
+
+
+def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFrame:
+    """Make the frame of the study, cell by cell; attacked images, cells and networks in the cache are read.
+
+    Returns:
+        The columns of `students.Student.row`, and `lr`, `weight`, `dropout`, `averaged`, `shape_reliability` (of the
+        source's world), `form` (of the attack, "any" for the worst of seven). Rates and accuracies are fractions;
+        `n_test` of a success rate is the number of images that are right as they are.
+    """
+    todo = plan(preset, seeds)
+    first = [cell for cell in todo if cell.student.name == "source"]  # they make the images that the others are shown
+    studies.frame(preset, first, rows, is_cached)
+    return studies.frame(preset, todo, rows, is_cached)
+
+
+def tuning(preset: str = "glyphs") -> pd.DataFrame:
+    """Validation accuracy in percent of every student by learning rate, on the tuning seeds.
+
+    The learning rates of the study are those whose mean is highest, the smaller where two tie.
+    """
+    chosen, size = presets.get(preset), PLANS[preset]
+    todo = [
+        attack_students.student(chosen, size, name, seed, lr=lr)
+        for name in LEARNING_RATES
+        for lr in LEARNING_RATE_GRID
+        for seed in TUNING_SEEDS
+    ]
+    sources = list(dict.fromkeys(one.source for one in todo))
+    _, found = studies.spread((studies.load_source, sources, "source networks"), (_tuned, todo, "students"))
+    frame = pd.DataFrame([row for rows in found for row in rows])
+    frame = frame[frame.metric == "validation_accuracy"].assign(value=100 * frame.value)
+    return frame.pivot_table(index="method", columns="lr", values="value")
+
+
+def _tuned(one: Student) -> list[dict]:
+    return students.cached(one, MODULES, lambda one: students.clean_rows(one, students.trained(one)))

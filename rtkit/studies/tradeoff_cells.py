@@ -1,0 +1,110 @@
+"""The cells of the trade-off study: what one trained student scores, clean and under attack.
+
+They know nothing of the plan, so that a larger sweep retires none of them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from rtkit import compute, evaluation, models, robustness, store
+from rtkit.data.glyphs import Images
+from rtkit.models import Network
+from rtkit.studies import students
+from rtkit.studies.students import Student
+from rtkit.threat import ThreatModel
+
+MODULES = (*students.MODULES, "studies/tradeoff_cells")
+THREAT = ThreatModel("linf", 4 / 255)  # under which every network is judged
+
+
+def accuracy(net: Network, images: Images) -> float:
+    """Accuracy under ten steps of PGD on the margin: enough to compare checkpoints, too little to judge."""
+    tried = robustness.battery(len(images.classes), steps=10)["PGD on the margin"]
+    generator = torch.Generator(device=compute.device()).manual_seed(0)
+    kept = [robustness.worst_case(net, x, y, THREAT, [tried], generator)[-1] for x, y in evaluation.batches(images)]
+    return float(torch.cat(kept).float().mean())
+
+
+def _train(student: Student) -> tuple[dict, dict]:
+    """The student's weights at its last checkpoint and at the one best on validation images, and what happened."""
+    first, second = (phase.steps for phase in student.method.phases)
+    marks = sorted({max(1, 3 * first // 4), first, first + second})
+    best = (-1.0, {})
+
+    def watch(net: Network, task) -> float:
+        nonlocal best
+        score = accuracy(net, task.validation[: student.n_train // 20])
+        if score >= best[0]:
+            best = score, {name: value.clone() for name, value in net.state_dict().items()}
+        return score
+
+    done = students.trained(student, watch, tuple(marks))
+    seen, history = done.history.measured, done.history
+    facts = {"seconds": done.seconds, "gradients": history.gradients, "collapsed": history.collapsed}
+    facts |= {"moved": abs(seen[first + second] - seen[first])}
+    states = {"last": done.net.state_dict(), "best": best[1]}
+    return {f"{which}:{name}": value for which, state in states.items() for name, value in state.items()}, facts
+
+
+def network(student: Student, checkpoint: str = "last") -> tuple[Network, dict]:
+    """A trained student, "last" or "best", from the cache or trained now, and the facts of its training."""
+    config = {"student": student, "compute": compute.kind(), "checkpoints": "by the trade-off study"}
+    state, facts = store.network(config, lambda: _train(student))
+    net = models.create(len(student.task().classes), student.source.width, 0)
+    net.load_state_dict({name: value for key, value in state.items()
+                         for which, _, name in [key.partition(":")] if which == checkpoint})  # fmt: skip
+    return net.to(compute.device()).eval(), facts
+
+
+def _attacks(classes: int, surrogate: Network) -> list[robustness.Attack]:
+    """White-box attacks first: PGD on two losses, Auto-PGD on the cross-entropy and towards the two nearest classes."""
+    found = robustness.battery(classes, steps=20, strong=True, apgd_steps=25, surrogates=[surrogate])
+    transferred = found.pop("transferred from network 1")
+    return [*list(found.values())[:5], transferred]
+
+
+def _attacked(student: Student, net: Network, test: Images) -> Iterator[tuple[str, float]]:
+    """Clean accuracy, worst case over all attacks, and the share that only the transferred attack breaks."""
+    standard = replace(student.source, kind="standard", source_eps=0.0).load()[0]
+    generator = torch.Generator(device=compute.device()).manual_seed(student.seed)
+    tried = _attacks(len(test.classes), standard)
+    kept = [robustness.worst_case(net, x, y, THREAT, tried, generator) for x, y in evaluation.batches(test)]
+    after = torch.cat(kept, 1).float().mean(1).tolist()  # (1 + attacks,)
+    yield "clean_accuracy", after[0]
+    yield "robust_accuracy", after[-1]
+    yield "only_transferred", after[-2] - after[-1]
+    yield "only_auto_pgd", after[2] - after[5]
+
+
+def _measure(student: Student) -> Iterator[dict]:
+    net, facts = network(student)
+    task = student.task()
+    n = max(1, student.n_train * 6 // 100)
+    cost = {"seconds": facts["seconds"], "gradients": facts["gradients"]}
+    for metric, images in (("clean_accuracy", task.test), ("validation_accuracy", task.validation)):
+        yield student.row(metric, evaluation.accuracy(net, images), len(images), **cost)
+    for metric in ("moved", "collapsed"):
+        yield student.row(metric, float(facts[metric]), student.n_train // 20)
+    last = dict(_attacked(student, net, task.test[:n]))
+    for metric in ("robust_accuracy", "only_transferred", "only_auto_pgd"):
+        yield student.row(metric, last[metric], n)
+    checked = robustness.robustness(net, task.test[: n // 3], THREAT, steps=5, seed=student.seed)
+    yield student.row("self_check_warnings", len(checked.warnings), n // 3)
+    yield student.row("generalisation_gap", accuracy(net, task.pool[:n]) - accuracy(net, task.test[:n]), n)
+    best = network(student, "best")[0]
+    same = all(torch.equal(value, best.state_dict()[name]) for name, value in net.state_dict().items())
+    found = last if same else dict(_attacked(student, best, task.test[:n]))
+    for metric in ("clean_accuracy", "robust_accuracy"):
+        yield student.row(metric, found[metric], n, checkpoint="best")
+
+
+def rows(student: Student) -> list[dict]:
+    """The rows of one student, from the cache or computed."""
+    return [{"checkpoint": "last"} | row for row in students.cached(student, MODULES, _measure)]
+
+
+def is_cached(student: Student) -> bool:
+    """Whether `rows` would only have to read."""
+    return students.is_cached(student, MODULES)
