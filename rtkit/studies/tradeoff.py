@@ -153,7 +153,8 @@ def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFr
 
     Returns:
         The columns of `Student.row`, and `knob` (training radius in 255ths, beta or sigma), `teacher`, its `weight`,
-        `checkpoint` ("last", or "best" on validation images). Accuracies are fractions, robust ones under `tradeoff_cells.THREAT`.
+        `checkpoint` ("last", or "best" on validation images). Accuracies are fractions, robust ones under
+        `tradeoff_cells.THREAT`.
 
     Raises:
         ValueError: there is no such preset, or the seeds are no whole numbers.
