@@ -1,6 +1,6 @@
 """The figures of notebook 06."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,10 +43,7 @@ def frontier(frame: pd.DataFrame, base: str = "pgd_at", ax: Axes | None = None, 
         ax.plot(*effects.points(part, base).T, BASE[1], color=BASE[0], ms=4, alpha=0.35)
     ax.plot(*found.T, BASE[1], color=BASE[0], ms=9, label="without a teacher")
     levels = [0.0, *(level for level in effects.knobs(frame, base) if level)]
-    for level, (x, y) in zip(levels, found, strict=True):
-        ax.annotate(
-            "standard" if not level else knob.format(level), (x, y), (7, -13), textcoords="offset points", fontsize=9
-        )
+    _label(ax, found, ["standard" if not level else knob.format(level) for level in levels])
     taught = effects.taught_name(base)
     for at, weight in effects.settings(frame, taught):
         new = effects.point(frame, taught, at, weight)
@@ -56,11 +53,18 @@ def frontier(frame: pd.DataFrame, base: str = "pgd_at", ax: Axes | None = None, 
         for _, part in frame.groupby("seed"):
             ax.plot(*effects.point(part, taught, at, weight), TAUGHT[1], color=TAUGHT[0], ms=4, alpha=0.35)
         ax.plot(*new, TAUGHT[1], color=TAUGHT[0], ms=9)
-        ax.annotate(f"weight {weight:g}", new, (8, 4), textcoords="offset points", fontsize=9, color=TAUGHT[0])
+        ax.annotate(f"weight {weight:g}", new, (8, 8), textcoords="offset points", fontsize=9, color=TAUGHT[0])
     ax.plot([], [], TAUGHT[1], color=TAUGHT[0], ms=9, label="with a vanilla teacher")
     ax.set(**_LIMITS)
     ax.legend(loc="lower left")
     return ax
+
+
+def _label(ax: Axes, places: np.ndarray, words: Sequence[str]) -> None:
+    """Write beside each point, in turn to its right and to its left, so that neighbours stay legible."""
+    for k, (place, word) in enumerate(zip(places, words, strict=True)):
+        offset, side = ((8, -13), "left") if k % 2 == 0 else ((-8, -4), "right")
+        ax.annotate(word, place, offset, textcoords="offset points", fontsize=9, ha=side)
 
 
 def _averaged(frame: pd.DataFrame) -> pd.DataFrame:
@@ -105,8 +109,7 @@ def others(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(*found.T, marker, color=colour, ms=9, ls="-" if len(found) > 1 else "", lw=1, label=NAMES[method])
         if method in ("pgd_at", "arks"):
             word = "σ {:g}" if method == "arks" else "{:g}/255"
-            for level, place in zip(effects.knobs(frame, method), found, strict=True):
-                ax.annotate(word.format(level), place, (7, -12), textcoords="offset points", fontsize=9)
+            _label(ax, found, [word.format(level) for level in effects.knobs(frame, method)])
     ax.set(**_LIMITS)
     ax.legend()
     return ax
@@ -155,6 +158,6 @@ def teacher(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         shown = plots.summary(rows[rows.metric == metric], ["weight"])
         plots.bars(ax, range(len(shown)), shown, label=label, color=colour, marker=marker)
     ax.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
-    ax.set(xlabel="weight of either distance", ylabel="test accuracy (%)")
+    ax.set(xlabel="weight of either distance", ylabel="test accuracy (%)", ylim=(-3, 103))
     ax.legend()
     return ax
