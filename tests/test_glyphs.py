@@ -14,7 +14,7 @@ from rtkit.data import glyphs, targets
 from rtkit.data.glyphs import World
 
 DRAWN_WITH = {"numpy": "2.4.6", "pillow": "13.0.0", "matplotlib": "3.11.2"}
-DIGEST = "c576a52fe4f89005e55480ec014f3cfc0f9e4a62ec0c7f81f8b9aa377502c660"
+DIGEST = "9f37172df7cd6219ebe42fc3ba3fe1df29c8f9c349bbe2dd1b99291db8a81751"
 LETTERS = glyphs.SOURCE_LETTERS
 
 
