@@ -1,4 +1,4 @@
-"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `report`, `doctor`."""
+"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `report`, `data`, `doctor`."""
 
 import argparse
 import os
@@ -29,6 +29,13 @@ def _parser() -> argparse.ArgumentParser:
     score = add("scorecard", "print every claim with the verdict of your own runs")
     score.add_argument("--json", action="store_true", help="as a list of objects")
     add("report", "write the executed notebooks and the scorecard as HTML to be read offline")
+    data = add("data", "list the data sets of real images, or download one", preset=False)
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "list what is present under data/, and how to get the rest"
+    actions.add_parser("list", help=text, description=text)
+    text = "download a data set through torchvision, to data/NAME.npz"
+    get = actions.add_parser("get", help=text, description=text)
+    get.add_argument("name", metavar="NAME", help="a data set (see rtkit data list)")
     add("doctor", "tell what this machine offers: versions, device, number format, data", preset=False)
     return parser
 
@@ -68,6 +75,8 @@ def _command(arguments: argparse.Namespace) -> int:
         return doctor.main()
     if arguments.command == "list":
         return _list()
+    if arguments.command == "data":
+        return _data(arguments)
     if arguments.command == "report":
         from rtkit import report
 
@@ -98,6 +107,27 @@ def _list() -> int:
             print(f"    -p {name} ({facts['inferred_type_name']}, default {facts['default']}): {facts['help']}")
     print("\nstudies: " + ", ".join(f"{name} (notebook {number})" for name, number in records.STUDIES.items()))
     print("presets: " + ", ".join(PRESETS))
+    return 0
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from rtkit import runner
+    from rtkit.data import downloads, named
+
+    if arguments.action == "list":
+        for name, state, text in downloads.listing():
+            print(f"{name:<16} {state:<9} {text}")
+        print(f"\nimages of your own: a folder of class folders in {named.folder()}; data/README.md gives the layouts")
+        return 0
+    name, present = arguments.name, named.names()
+    if name not in named.TORCHVISION and name not in present:
+        raise runner.UsageError(runner.nearest("data set", name, named.TORCHVISION))
+    try:
+        path = named.find(name) if name in present else downloads.get(name)
+        print(f"{'present' if name in present else 'written'}: {path}")
+    except ValueError as error:
+        print(f"rtkit: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
