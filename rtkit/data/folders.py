@@ -27,9 +27,9 @@ def square(image: Image.Image, size: int) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image, edge = image.convert("RGB"), min(image.size)
-    left, top = (image.width - edge) / 2, (image.height - edge) / 2
-    box = (left, top, left + edge, top + edge)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    cut = image.crop((left, top, left + edge, top + edge))  # first, so that a long thin image stays cheap
+    return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _subfolders(path: Path) -> list[Path]:

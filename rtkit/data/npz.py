@@ -51,7 +51,7 @@ def check(arrays: dict[str, np.ndarray], path: Path) -> None:
 def read(path: Path) -> dict[str, np.ndarray]:
     """Read the five arrays of an npz file; ValueError if one is missing or the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # numpy leaves a damaged one open
             missing = [name for name in ARRAYS if name not in file.files]
             arrays = {} if missing else {name: np.asarray(file[name]) for name in ARRAYS}
     except DAMAGE as error:
