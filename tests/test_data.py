@@ -435,11 +435,15 @@ def test_the_table_names_classes_that_torchvision_has():
 
 def test_the_command_lists_and_refuses(mixed, root, capsys):
     np.savez(root / "x.npz", **arrays(size=9))
+    np.savez(root / "y.npz", x_train=np.zeros(3))
+    np.savez(root / "z.npz", **(arrays() | {"x_train": np.zeros(3)}))
     assert cli.main(["data", "list"]) == 0
     out = capsys.readouterr().out
     assert "mine             present   16 train and 4 test images, 2 classes, as the files are" in out
     assert "x                present   12 train and 12 test images, 2 classes, 9 x 9 pixels" in out
     assert "cifar10          absent    10 classes; get it with: rtkit data get cifar10" in out
+    assert "y.npz cannot be read (it lacks y_train, x_test, y_test, classes)" in out
+    assert "z.npz cannot be read (x_train is not (N, H, W, C))" in out
     assert str(root) in out
     with pytest.raises(SystemExit) as stopped:
         cli.main(["data", "get", "cifar11"])

@@ -112,6 +112,9 @@ def _facts(path: Path) -> str:
                     with file.open(member) as array:
                         reader = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
                         shapes[member.removesuffix(".npy")] = reader[np.lib.format.read_magic(array)[0]](array)[0]
+            missing = [array for array in npz.ARRAYS if array not in shapes]
+            if missing or len(shapes["x_train"]) != 4:
+                raise ValueError(f"it lacks {', '.join(missing)}" if missing else "x_train is not (N, H, W, C)")
             (train, height, width, _), test = shapes["x_train"], shapes["x_test"][0]
             size, classes = f"{height} x {width} pixels", range(shapes["classes"][0])
         except (*npz.DAMAGE, IndexError) as error:
