@@ -1,4 +1,4 @@
-"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `report`, `import-checkpoint`, `doctor`."""
+"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `report`, `data`, `import-checkpoint`, `doctor`."""
 
 import argparse
 import os
@@ -30,6 +30,13 @@ def _parser() -> argparse.ArgumentParser:
     score = add("scorecard", "print every claim with the verdict of your own runs")
     score.add_argument("--json", action="store_true", help="as a list of objects")
     add("report", "write the executed notebooks and the scorecard as HTML to be read offline")
+    data = add("data", "list the data sets of real images, or download one", preset=False)
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "list what is present under data/, and how to get the rest"
+    actions.add_parser("list", help=text, description=text)
+    text = "download a data set through torchvision, to data/NAME.npz"
+    get = actions.add_parser("get", help=text, description=text)
+    get.add_argument("name", metavar="NAME", help="a data set (see rtkit data list)")
     convert = add("import-checkpoint", "convert published network weights, executing nothing in them", preset=False)
     convert.add_argument("file", metavar="FILE", help="as published, such as resnet50_l2_eps3.ckpt")
     convert.add_argument("--to", metavar="FOLDER", help="where the safetensors go (default: data/checkpoints)")
@@ -72,6 +79,8 @@ def _command(arguments: argparse.Namespace) -> int:
         return doctor.main()
     if arguments.command == "list":
         return _list()
+    if arguments.command == "data":
+        return _data(arguments)
     if arguments.command == "import-checkpoint":
         return _import(Path(arguments.file), Path(arguments.to or store.ROOT / "data" / "checkpoints"))
     if arguments.command == "report":
@@ -114,6 +123,27 @@ def _list() -> int:
             print(f"    -p {name} ({facts['inferred_type_name']}, default {facts['default']}): {facts['help']}")
     print("\nstudies: " + ", ".join(f"{name} (notebook {number})" for name, number in records.STUDIES.items()))
     print("presets: " + ", ".join(PRESETS))
+    return 0
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from rtkit import runner
+    from rtkit.data import downloads, named
+
+    if arguments.action == "list":
+        for name, state, text in downloads.listing():
+            print(f"{name:<16} {state:<9} {text}")
+        print(f"\nimages of your own: a folder of class folders in {named.folder()}; data/README.md gives the layouts")
+        return 0
+    name, present = arguments.name, named.names()
+    if name not in named.TORCHVISION and name not in present:
+        raise runner.UsageError(runner.nearest("data set", name, named.TORCHVISION))
+    try:
+        path = named.find(name) if name in present else downloads.get(name)
+        print(f"{'present' if name in present else 'written'}: {path}")
+    except ValueError as error:
+        print(f"rtkit: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from rtkit import __version__, compute, records, store, studies
+from rtkit.data import named
 
 PACKAGES = ("torchvision", "captum", "jupyterlab", "ipywidgets", "papermill", "pandas", "seaborn")
 
@@ -14,11 +15,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "absent"
-
-
-def _data_sets() -> list[str]:
-    """What the reader has put under data/: folders of images and npz files."""
-    return sorted(p.name for p in (store.ROOT / "data").glob("*") if p.is_dir() or p.suffix == ".npz")
 
 
 def facts() -> dict[str, str]:
@@ -35,7 +31,7 @@ def facts() -> dict[str, str]:
     out |= {"device": f"{device.type} ({name})"}
     out["bfloat16"] = "used: the probe found it faster" if compute.bf16() else "not used: no units for it, or slower"
     out["runs"] = f"{store.RUNS} ({size / 1e6:.0f} MB, {writable})"
-    out["data"] = ", ".join(_data_sets()) or "none of your own (the glyph world needs none)"
+    out["data"] = ", ".join(named.names()) or "none of your own (the glyph world needs none)"
     kept = [
         f"{record.study} at {record.preset}: {'comes with the kit' if record.origin == 'kit' else 'your run'}, made by "
         f"{'this' if record.same_code else 'OTHER'} code"

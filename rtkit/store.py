@@ -95,7 +95,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def _cached(path: Path, read: Callable, compute: Callable, write: Callable):
+def cached(path: Path, read: Callable, compute: Callable, write: Callable):
     """Read `path`, or compute and write it; of two processes that want the same file one computes, the other waits."""
 
     def attempt():
@@ -149,7 +149,7 @@ def cell(study: str, config: dict, modules: tuple[str, ...], compute: Callable[[
     def write(rows):
         return _seal(to_json({"config": config, "code": code_hash(modules), "rows": rows}))
 
-    return _cached(cell_path(study, config, modules), lambda path: _unseal(path)["rows"], compute, write)
+    return cached(cell_path(study, config, modules), lambda path: _unseal(path)["rows"], compute, write)
 
 
 def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
@@ -188,7 +188,7 @@ def network(config: dict, compute: Callable[[], tuple[dict, dict]]) -> tuple[dic
         meta = {"config": to_json(config), "facts": to_json(value[1]), "digest": _digest(state)}
         return save(state, meta | {"code": code_hash(SOURCE_MODULES)})
 
-    return _cached(path, read, compute, write)
+    return cached(path, read, compute, write)
 
 
 def _processor() -> str:
