@@ -84,7 +84,7 @@ def test_readme_lists_every_notebook_and_command():
     text = (ROOT / "README.md").read_text()
     for path in runner.paths():
         assert f"| {runner.title(path).replace(' ·', '')} |" in text
-    for command in ("run", "study", "list", "scorecard", "report", "data", "doctor"):
+    for command in ("run", "study", "list", "scorecard", "report", "data", "import-checkpoint", "doctor"):
         assert f"| `rtkit {command}" in text
 
 
