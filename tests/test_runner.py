@@ -100,8 +100,11 @@ def test_an_interrupt_stops_everything_at_once(folder):
     """Ctrl-C ends command, kernel and the kernel's own processes; the exit status says so."""
     sleeper = "import subprocess, pathlib; subprocess.Popen(['sleep', '90'])"
     notebook(folder / "01_slow.ipynb", f"{sleeper}; pathlib.Path('started').touch()", "import time; time.sleep(90)")
+    # Where the tests themselves run in the background, interrupts are ignored, and children inherit that.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     code = "import sys; from pathlib import Path; from rtkit import cli, runner; runner.NOTEBOOKS = Path(sys.argv[1])"
-    command = [sys.executable, "-c", f"{code}; sys.exit(cli.main(['run', '--preset', 'smoke']))", str(folder)]
+    run = f"{heed}; {code}; sys.exit(cli.main(['run', '--preset', 'smoke']))"
+    command = [sys.executable, "-c", run, str(folder)]
     environment = os.environ | {"RTKIT_RUNS": str(folder / "runs")}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
