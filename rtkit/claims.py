@@ -72,6 +72,10 @@ class Verdict:
         return f"{self.claim}: {self.verdict.replace('_', ' ')}{reason}{number}"
 
 
+class OutOfRange(ValueError):
+    """Two things that an effect compares have no common range in a replicate."""
+
+
 # An effect maps the frame of one replicate to a number, or for a conjunction to one number per part.
 Effect = Callable[[pd.DataFrame], float | Mapping[str, float]]
 
@@ -143,7 +147,7 @@ def judge(
 
     Args:
         effect: frame of one replicate -> number, or one number per part of a conjunction, in the claim's unit. A
-            KeyError means that the frame lacks what it needs.
+            KeyError means that the frame lacks what it needs, OutOfRange that it cannot be compared.
         arms: frame of one replicate -> the accuracies that the effect compares, in percent. Where all of them,
             averaged over replicates, lie beyond 95 or below 5 there is nothing to compare: not judged (saturated).
         failed_controls: names of the study's controls that do not hold; any of them stops the judgement.
@@ -162,6 +166,8 @@ def judge(
         values = [value if isinstance(value, Mapping) else {"": value} for value in values]
     except KeyError:
         return verdict("not_judged", "not_run")
+    except OutOfRange as error:
+        return verdict("not_judged", f"out_of_range: {error}")
     if len(values) < MINIMUM_REPLICATES:
         return verdict("not_judged", f"not_run: {len(values)} of at least {MINIMUM_REPLICATES} replicates")
     parts = {name: interval([value[name] for value in values]) for name in values[0]}

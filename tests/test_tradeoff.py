@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rtkit import methods
+from rtkit import claims, methods
 from rtkit.plots import tradeoff as figures
 from rtkit.prose import tradeoff as say
 from rtkit.studies import tradeoff
@@ -24,7 +24,7 @@ def test_height_by_hand():
     assert effects.height(BASE, (90.0, 60.0)) == pytest.approx(0)
     assert effects.height(BASE, (80.0, 75.0)) == pytest.approx(-5)  # the base has 85 and 80: more of both
     assert effects.height(BASE, (99.5, 85.0)) == pytest.approx(5)  # beats every point
-    with pytest.raises(KeyError, match=r"99\.5 lies beyond"):
+    with pytest.raises(claims.OutOfRange, match=r"99\.5 lies beyond"):
         effects.height(BASE, (99.5, 70.0))
 
 

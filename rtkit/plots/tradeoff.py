@@ -82,7 +82,7 @@ def heights(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         for _, part in frame.groupby("seed"):
             try:
                 values.append(effects.height(effects.points(part, "pgd_at"), effects.point(part, arm, weight=weight)))
-            except KeyError:
+            except (KeyError, claims.OutOfRange):
                 continue
         if not values:
             continue

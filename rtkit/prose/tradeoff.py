@@ -41,7 +41,7 @@ def taught(frame: pd.DataFrame, base: str = "pgd_at") -> str:
         lines.append(f"* weight {weight:g}: {', '.join(change)}")
     try:
         shown = judging.over_seeds(frame, lambda part: np.mean(list(effects.heights(part, base, name).values())))
-    except KeyError:
+    except (KeyError, claims.OutOfRange):
         return "\n".join([*lines, "", "No point can be compared with the base's frontier."])
     where = "**above**" if shown.low > 0 else "**below**" if shown.high < 0 else "**not clearly off**"
     return "\n".join([*lines, "", f"On average the taught points lie {where} the frontier: {prose.number(shown)}."])
@@ -61,7 +61,7 @@ def ablation(frame: pd.DataFrame) -> str:
                 effects.height(effects.points(part, "pgd_at"), effects.point(part, arm, weight=_weight(arm)))
                 for _, part in frame.groupby("seed")
             ]
-        except KeyError:
+        except (KeyError, claims.OutOfRange):
             continue
         found[arm] = claims.interval(values)
     if len(found) < 2:

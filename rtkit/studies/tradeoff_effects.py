@@ -83,13 +83,13 @@ def height(base: np.ndarray, new: tuple[float, float]) -> float:
         base: clean and robust accuracies in percent, (P, 2); new: those of the point.
 
     Raises:
-        KeyError: the point cannot be compared.
+        OutOfRange: the point cannot be compared.
     """
     edge = frontier(base)
     clean, robust = new
     if clean > edge[-1, 0]:
         if robust < edge[:, 1].max():
-            raise KeyError(f"clean accuracy {clean:.1f} lies beyond the base's range")
+            raise claims.OutOfRange(f"clean accuracy {clean:.1f} lies beyond the base's")
         return robust - edge[:, 1].max()
     return robust - float(np.interp(clean, edge[:, 0], edge[:, 1]))
 
@@ -98,16 +98,16 @@ def heights(frame: pd.DataFrame, base: str, method: str) -> dict[tuple[float, fl
     """The height of each of a method's points that can be compared with a base's frontier, by (knob, weight).
 
     Raises:
-        KeyError: none can.
+        OutOfRange: none can.
     """
     found, edge = {}, points(frame, base)
     for setting in settings(frame, method):
         try:
             found[setting] = height(edge, point(frame, method, *setting))
-        except KeyError:
+        except claims.OutOfRange:
             continue
     if not found:
-        raise KeyError(f"no point of {method} can be compared with the frontier of {base}")
+        raise claims.OutOfRange(f"no point of {method} can be compared with the frontier of {base}")
     return found
 
 

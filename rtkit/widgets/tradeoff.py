@@ -4,6 +4,7 @@ import ipywidgets
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rtkit import claims
 from rtkit.plots import tradeoff as figures
 from rtkit.studies import tradeoff_effects as effects
 from rtkit.widgets import choice, explorer, slider
@@ -21,7 +22,7 @@ def sentence(frame: pd.DataFrame, base: str, knob: float, weight: float) -> str:
     edge = effects.points(effects.core(frame), base)
     try:
         above = f"{effects.height(edge, (clean, robust)):+.1f} points above {figures.NAMES[base]}'s frontier"
-    except KeyError:
+    except (KeyError, claims.OutOfRange):
         above = "beyond the frontier's range, and not better than all of it"
     return f"{name}: {clean:.1f} % clean, {robust:.1f} % robust, {above} ({rows.seed.nunique()} replicates)."
 
