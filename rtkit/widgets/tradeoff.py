@@ -10,12 +10,16 @@ from rtkit.studies import tradeoff_effects as effects
 from rtkit.widgets import choice, explorer, slider
 
 
+def _chosen(base: str, knob: float, weight: float) -> str:
+    return f"{figures.NAMES[base]} at knob {knob:g}, {f'taught with weight {weight:g}' if weight else 'no teacher'}"
+
+
 def sentence(frame: pd.DataFrame, base: str, knob: float, weight: float) -> str:
     """Say where the chosen point lies and how far above the base's frontier."""
     method = effects.taught_name(base) if weight else base
     rows = frame[(frame.method == method) & (frame.knob == knob) & (frame.weight == weight)]
     rows = rows[rows.checkpoint == "last"]
-    name = f"{figures.NAMES[base]} at knob {knob:g}, {f'taught with weight {weight:g}' if weight else 'no teacher'}"
+    name = _chosen(base, knob, weight)
     if not len(rows):
         return f"{name}: not in this frame."
     clean, robust = effects.point(rows, method, knob)
@@ -42,7 +46,7 @@ def tradeoff_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
     shown = effects.core(frame)
 
     def draw(figure: Figure, base: str, knob: float, weight: float) -> str:
-        figure.subplots_adjust(0.12, 0.15, 0.97, 0.97)
+        figure.subplots_adjust(0.12, 0.15, 0.97, 0.92)
         ax = figure.subplots()
         figures.frontier(shown, base, ax)
         method = effects.taught_name(base) if weight else base
@@ -50,6 +54,7 @@ def tradeoff_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
         if len(rows):
             ax.plot(*effects.point(rows, method, knob), "*", color="black", ms=16)
         ax.set(xlim=(-3, 103), ylim=(-3, 103))
+        ax.set_title(_chosen(base, knob, weight), fontsize=10)
         return sentence(frame, base, knob, weight)
 
     return explorer(controls, draw, (5.5, 4.2), layout=None)
