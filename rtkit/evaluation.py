@@ -8,12 +8,13 @@ from rtkit import attacks, compute
 from rtkit.data.glyphs import Images
 from rtkit.models import Network
 
-BATCH = 300  # images at a time; bounds memory, changes no result
+BATCH = 300  # images of 32 x 32 pixels at a time, fewer of larger ones; bounds memory, changes no result
 
 
 def batches(images: Images) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (pixels, labels) on the device. Shape: (N, 3, H, W) in [0, 1], (N,)."""
-    for x, y in zip(images.x.split(BATCH), images.y.split(BATCH), strict=True):
+    size = max(32, BATCH * 32 * 32 // images.x[0, 0].numel())
+    for x, y in zip(images.x.split(size), images.y.split(size), strict=True):
         yield compute.to_pixels(x), y.to(compute.device())
 
 

@@ -1,6 +1,7 @@
 """Networks: normalisation, a backbone that shows its stages, and a linear head."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -36,36 +37,44 @@ class Activations(NamedTuple):
 
 
 class Network(nn.Module):
-    """A small residual network: stem, three stages of two blocks, average pooling, head.
+    """A network in the order in which transfer cuts it: stem, stages of residual blocks, average pooling, head.
 
     Normalisation is part of the network, so pixels in [0, 1] are all that any caller ever handles.
 
     Args:
+        architecture: see `create`; stem, backbone: its parts.
+        width: channels of the last stage.
         classes: number of outputs.
-        width: channels of the first stage; the next ones have two and four times as many.
         hidden: sizes of the head's hidden layers; none for a linear head.
+        mean, std: of the normalisation, for each colour.
 
     Attributes:
         dropout: probability with which, in training mode, a channel is set to zero after each stage. A training phase
             sets it, and takes it back at its end.
 
     Shape:
-        x (N, 3, 32, 32) in [0, 1]; stages(x): (N, w, 16, 16), (N, 2w, 8, 8), (N, 4w, 4, 4); features(x): (N, 4w);
-        forward(x): (N, classes) logits in float32.
+        x (N, 3, H, W) in [0, 1]; stages(x): a list of (N, C, h, w); features(x): (N, width); forward(x): (N, classes)
+        logits in float32. The small network at width w and 32 x 32 pixels: stages of w, 2w and 4w channels at 16, 8
+        and 4 pixels.
     """
 
-    def __init__(self, classes: int, width: int = 16, hidden: Sequence[int] = ()):
+    def __init__(
+        self,
+        architecture: str,
+        stem: nn.Module,
+        backbone: Sequence[nn.Module],
+        width: int,
+        classes: int,
+        hidden: Sequence[int] = (),
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.25, 0.25, 0.25),
+    ):
         super().__init__()
-        self.dropout = 0.0
-        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
-        self.register_buffer("std", torch.full((1, 3, 1, 1), 0.25))
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-        widths = [width, width, 2 * width, 4 * width]
-        self.backbone = nn.ModuleList(
-            nn.Sequential(Block(inputs, outputs, 1 if k == 0 else 2), Block(outputs, outputs, 1))
-            for k, (inputs, outputs) in enumerate(pairwise(widths))
-        )
-        *inner, last = (nn.Linear(inputs, outputs) for inputs, outputs in pairwise([widths[-1], *hidden, classes]))
+        self.architecture, self.dropout = architecture, 0.0
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.stem, self.backbone = stem, nn.ModuleList(backbone)
+        *inner, last = (nn.Linear(inputs, outputs) for inputs, outputs in pairwise([width, *hidden, classes]))
         self.head = nn.Sequential(*(part for layer in inner for part in (layer, nn.ReLU())), last) if hidden else last
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -101,16 +110,93 @@ class Network(nn.Module):
         return [self.stem, *(block for stage in self.backbone for block in stage)]
 
 
-def create(classes: int, width: int, seed: int, hidden: Sequence[int] = ()) -> Network:
-    """Make a freshly initialised network; the seed decides its weights and leaves the global generator alone."""
+# torchvision's residual networks by name: blocks of each stage, whether a block is a bottleneck, width of its groups.
+RESNETS = {
+    "resnet18": ((2, 2, 2, 2), False, 64),
+    "resnet50": ((3, 4, 6, 3), True, 64),
+    "wide_resnet50_2": ((3, 4, 6, 3), True, 128),
+    "wide_resnet50_4": ((3, 4, 6, 3), True, 256),
+}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def _split(architecture: str) -> tuple[str, str]:
+    """An architecture's family and its variant.
+
+    Raises:
+        ValueError: there is no such architecture.
+    """
+    family, _, variant = architecture.partition("-")
+    if (family in RESNETS and variant in ("", "cifar")) or (family == "small" and re.fullmatch("[1-9][0-9]*", variant)):
+        return family, variant
+    raise ValueError(
+        f"no architecture is called {architecture!r}; there are small-WIDTH (such as small-16), {', '.join(RESNETS)}, "
+        "and each of these with -cifar after it for images of 32 x 32 pixels"
+    )
+
+
+def blocks(architecture: str) -> tuple[int, ...]:
+    """How many residual blocks each stage of an architecture has."""
+    family, _ = _split(architecture)
+    return RESNETS[family][0] if family in RESNETS else (2, 2, 2)
+
+
+def _small(architecture: str, width: int, classes: int, hidden: Sequence[int]) -> Network:
+    stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    widths = [width, width, 2 * width, 4 * width]
+    backbone = [
+        nn.Sequential(Block(inputs, outputs, 1 if k == 0 else 2), Block(outputs, outputs, 1))
+        for k, (inputs, outputs) in enumerate(pairwise(widths))
+    ]
+    return Network(architecture, stem, backbone, widths[-1], classes, hidden)
+
+
+def _resnet(architecture: str, classes: int, hidden: Sequence[int]) -> Network:
+    from torchvision.models import resnet  # the small network needs torch alone
+
+    family, variant = _split(architecture)
+    sizes, bottleneck, group = RESNETS[family]
+    net = resnet.ResNet(resnet.Bottleneck if bottleneck else resnet.BasicBlock, list(sizes), width_per_group=group)
+    stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+    if variant == "cifar":  # He et al. 2016, section 4.2: small images are not reduced before the first stage
+        stem = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), net.bn1, net.relu)
+    backbone = [net.layer1, net.layer2, net.layer3, net.layer4]
+    return Network(architecture, stem, backbone, net.fc.in_features, classes, hidden, **_IMAGENET)
+
+
+def create(classes: int, architecture: str, seed: int, hidden: Sequence[int] = ()) -> Network:
+    """Make a freshly initialised network; the seed decides its weights and leaves the global generator alone.
+
+    Args:
+        architecture: "small-16" for the small network of width 16 (a stem and three stages of two blocks), or of any
+            other width; a name of `RESNETS`; "resnet18-cifar" for one whose stem keeps 32 x 32 pixels as they are.
+
+    Raises:
+        ValueError: there is no such architecture.
+    """
+    family, variant = _split(architecture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(classes, width, hidden).to(memory_format=torch.channels_last)
+        if family == "small":
+            net = _small(architecture, int(variant), classes, hidden)
+        else:
+            net = _resnet(architecture, classes, hidden)
+    return net.to(memory_format=torch.channels_last)
+
+
+def from_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename the weights of a torchvision residual network to those of a `Network`; the normalisation is ImageNet's."""
+    names = {"conv1": "stem.0", "bn1": "stem.1", "fc": "head"} | {f"layer{k + 1}": f"backbone.{k}" for k in range(4)}
+    renamed = {}
+    for name, value in state.items():
+        first, _, rest = name.partition(".")
+        renamed[f"{names.get(first, first)}.{rest}"] = value
+    return renamed | {name: torch.tensor(value).view(1, 3, 1, 1) for name, value in _IMAGENET.items()}
 
 
 def with_new_head(net: Network, classes: int, seed: int, hidden: Sequence[int] = ()) -> Network:
     """Copy a network and give it a fresh head for another number of classes (nn.Linear's default initialisation)."""
-    copy = create(classes, net.stem[0].out_channels, seed, hidden)
+    copy = create(classes, net.architecture, seed, hidden)
     state = {name: value for name, value in net.state_dict().items() if not name.startswith("head.")}
     copy.load_state_dict(state | {f"head.{name}": value for name, value in copy.head.state_dict().items()})
     return copy.to(next(net.parameters()).device)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import rtkit
 from rtkit.data.glyphs import World
+from rtkit.data.pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Preset:
 
     Args:
         seeds: the replicates; each seed redraws source images, initialisation, target images or split, attack noise.
-        width: channels of the network's first stage.
+        architecture: see `models.create`.
         n_source: source training images; n_source_test: source test images.
         source_steps: SGD steps of 128 images for a source network; source_lr: their peak learning rate.
         steps: SGD steps of `batch_size` images that every transfer method gets, however many images there are.
@@ -23,14 +24,19 @@ class Preset:
 
     name: str
     seeds: tuple[int, ...]
-    width: int = 16
+    architecture: str = "small-16"
     n_source: int = 5000
     n_source_test: int = 1000
     source_steps: int = 312
     source_lr: float = 0.2
     steps: int = 80
     batch_size: int = 50
-    world: World = field(default_factory=World)
+    world: World | Pictures = field(default_factory=World)
+
+    @property
+    def main_eps(self) -> float:
+        """Training radius of the robust source of every main contrast, l-infinity."""
+        return self.world.eps if isinstance(self.world, Pictures) else 4 / 255
 
     @property
     def scope(self) -> str | None:
@@ -41,7 +47,7 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("smoke", (0,), 8, n_source=200, n_source_test=60, source_steps=6, steps=3),
+        Preset("smoke", (0,), "small-8", n_source=200, n_source_test=60, source_steps=6, steps=3),
         Preset("glyphs", (0, 1, 2, 3, 4)),
         Preset("glyphs-full", (0, 1, 2, 3, 4)),
     )

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from rtkit import compute, evaluation, methods, models, store
-from rtkit.data import glyphs
+from rtkit import compute, evaluation, methods, models, store, tasks
+from rtkit.data.augmentation import crop_and_flip
 from rtkit.data.glyphs import Images, World
+from rtkit.data.pictures import Pictures
 from rtkit.presets import Preset
 from rtkit.training import train
 
@@ -17,29 +18,36 @@ class Source:
 
     Args:
         kind: see `methods.source`.
-        source_eps: training radius, l-infinity, for pixels in [0, 1].
+        source_eps: training radius, for pixels in [0, 1], in the norm of its kind.
         seed: the replicate; redraws training images and initialisation.
+        architecture: see `models.create`.
         steps: SGD steps; lr: peak learning rate.
     """
 
     kind: str
     source_eps: float
     seed: int
-    world: World
-    width: int
+    world: World | Pictures
+    architecture: str
     n_source: int
     steps: int
     lr: float
 
     @classmethod
-    def of(cls, preset: Preset, kind: str, source_eps: float, seed: int, world: World | None = None) -> "Source":
+    def of(
+        cls, preset: Preset, kind: str, source_eps: float, seed: int, world: World | Pictures | None = None
+    ) -> "Source":
         """A source network with the budget of a preset, in its world or another."""
-        budget = (preset.width, preset.n_source, preset.source_steps, preset.source_lr)
+        budget = (preset.architecture, preset.n_source, preset.source_steps, preset.source_lr)
         return cls(kind, source_eps, seed, world or preset.world, *budget)
 
     def images(self, split: str = "train", n: int | None = None) -> Images:
         """The first n images (by default as many as it was trained on) of the task the network learned."""
-        return glyphs.source(self.world, n or self.n_source, self.seed, split=split)
+        return tasks.source(self.world, n or self.n_source, self.seed, split)
+
+    def create(self) -> models.Network:
+        """The network as it is before its training."""
+        return models.create(tasks.classes(self.world), self.architecture, self.seed)
 
     def load(self) -> tuple[models.Network, dict]:
         """Return the network in eval mode and the facts of its training; train it if it is not in the cache.
@@ -47,22 +55,24 @@ class Source:
         The facts are `seconds`, `gradients`, `watch` and `collapsed` (see `training.History`), and `mean` and `std` of
         each feature over the first 2,000 training images, by which probes standardise.
         """
-        state, facts = store.network({"source": self, "compute": compute.kind()}, self._train)
-        net = models.create(len(glyphs.SOURCE_LETTERS), self.width, self.seed)
+        config = {"source": self, "compute": compute.kind()} | tasks.fingerprints(self.world)
+        state, facts = store.network(config, self._train)
+        net = self.create()
         net.load_state_dict(state)
         return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts
 
     def _train(self) -> tuple[dict, dict]:
         images = self.images()
-        net = models.create(len(glyphs.SOURCE_LETTERS), self.width, self.seed)
-        held_out = glyphs.source(self.world, 64, self.seed + 10**6)
+        net = self.create()
         with compute.stopwatch() as seconds:
             history = train(
                 net,
                 images,
                 methods.source(self.kind, self.source_eps, self.steps, self.lr),
                 self.seed,
-                held_out=held_out,
+                held_out=self.images("held_out", 64),
+                # The glyph world draws every letter turned, scaled and shifted already.
+                augment=crop_and_flip if isinstance(self.world, Pictures) else None,
             )
         spent = seconds()
         found = evaluation.features(net, images[:2000])

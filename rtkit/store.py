@@ -30,21 +30,8 @@ ROOT = PACKAGE.parent
 RUNS = Path(os.environ.get("RTKIT_RUNS") or (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "runs")
 RESULTS = ROOT / "results"
 
-SOURCE_MODULES = (
-    *(
-        "data/glyphs",
-        "threat",
-        "attacks",
-        "adversaries",
-        "objectives",
-        "models",
-        "training",
-        "compute",
-        "methods",
-        "evaluation",
-        "sources",
-    ),
-)
+SOURCE_MODULES = ("data/glyphs", "data/augmentation", "threat", "attacks", "adversaries", "objectives", "models")
+SOURCE_MODULES += ("training", "compute", "methods", "evaluation", "tasks", "sources")
 CELL_MODULES = (*SOURCE_MODULES, "data/targets", "probe", "apgd", "robustness")
 
 

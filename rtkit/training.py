@@ -103,6 +103,7 @@ def train(
     *,
     reference: Network | None = None,
     held_out: Images | None = None,
+    augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None,
     measure: Callable[[Network], float] | None = None,
     measure_at: tuple[int, ...] = (),
 ) -> History:
@@ -112,6 +113,7 @@ def train(
         seed: decides the order of the images, the adversary's randomness and dropout.
         reference: the network that the phases' terms compare with; it is left as it is.
         held_out: images for the collapse watch; 64 of them are attacked once an epoch of adversarial training.
+        augment: (uint8 images of a batch, generator) -> the same, changed at random.
         measure: called on the network, in eval mode, after each step (counted over all phases) in `measure_at`.
 
     Raises:
@@ -129,7 +131,7 @@ def train(
         reference.to(where).eval()
     for phase in phases:
         with _own_dropout(seed) if phase.dropout else nullcontext():
-            _train_phase(net, reference, x, y, phase, generator, history, held_out, measure, measure_at)
+            _train_phase(net, reference, x, y, phase, generator, history, held_out, augment, measure, measure_at)
     net.requires_grad_(True)
     net.eval()
     return history
@@ -143,7 +145,7 @@ def _own_dropout(seed: int):
         yield
 
 
-def _train_phase(net, reference, x, y, phase, generator, history, held_out, measure, measure_at) -> None:
+def _train_phase(net, reference, x, y, phase, generator, history, held_out, augment, measure, measure_at) -> None:
     fixed = set_trainable(net, phase.trainable)
     _train_mode(net, phase, fixed)
     net.dropout = phase.dropout
@@ -166,7 +168,8 @@ def _train_phase(net, reference, x, y, phase, generator, history, held_out, meas
         if step % epoch == 0:
             order = torch.randperm(len(y), generator=generator, device=x.device)
         index = order[(step % epoch) * batch : (step % epoch + 1) * batch]
-        clean, labels = compute.to_pixels(x[index]), y[index]
+        drawn = augment(x[index], generator) if augment else x[index]
+        clean, labels = compute.to_pixels(drawn), y[index]
         with compute.autocast():
             attacked = Attacked(clean)
             if phase.adversary:
@@ -190,7 +193,7 @@ def _train_phase(net, reference, x, y, phase, generator, history, held_out, meas
             history.measured[done + step + 1] = measure(net)
             _train_mode(net, phase, fixed)
     history.loss += losses.tolist()
-    passes = 2 if seen.clean is not None and seen.attacked is not seen.clean and seen.attacked is not None else 1
+    passes = len({id(one) for one in (seen.clean, seen.attacked) if one is not None})
     history.gradients += phase.steps * batch * (passes + (phase.adversary.gradients if phase.adversary else 0))
     net.dropout = 0.0
     if average:

@@ -32,7 +32,7 @@ def small_net():
     """A narrow network with lively BatchNorm statistics, in eval mode."""
     from rtkit import models
 
-    net = models.create(4, width=8, seed=0)
+    net = models.create(4, "small-8", seed=0)
     net.train()
     with torch.no_grad():
         for seed in range(3):

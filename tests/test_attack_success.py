@@ -325,7 +325,7 @@ def test_the_attacker_owns_no_image_of_the_student(monkeypatch):
     attacker = study.plan("smoke")[0].attacker
     seen = []
     monkeypatch.setattr(attack_cells, "train", lambda net, images, *_, **__: seen.append(images))
-    monkeypatch.setattr(type(attacker.source), "load", lambda self: (models.create(20, 8, 0), {}))
+    monkeypatch.setattr(type(attacker.source), "load", lambda self: (models.create(20, "small-8", 0), {}))
     attacker.surrogate()
     task = targets.target(attack_students.TARGET, attacker.world, attacker.seed)
     own = {image.numpy().tobytes() for image in seen[0].x}

@@ -10,7 +10,7 @@ import torchvision
 from PIL import Image
 
 from rtkit import cli, store
-from rtkit.data import downloads, folders, named, npz
+from rtkit.data import downloads, folders, named, npz, pictures
 
 SHADES = {"dark": 40, "light": 200}
 
@@ -149,7 +149,7 @@ def test_a_folder_is_decoded_once_and_again_when_it_changes(mixed, root, monkeyp
     original = folders.decode
     monkeypatch.setattr(folders, "decode", lambda file, size: opened.append(file) or original(file, size))
     first = named.load("mine")
-    named._load.cache_clear()
+    named._arrays.cache_clear()
     again = named.load("mine")
     assert len(opened) == 20
     assert torch.equal(first.train.x, again.train.x)
@@ -171,7 +171,7 @@ def test_a_damaged_cache_is_decoded_again(mixed, root, damage):
     (kept,) = decoded(root)
     sound = kept.read_bytes()
     kept.write_bytes(damage(sound))
-    named._load.cache_clear()
+    named._arrays.cache_clear()
     with pytest.warns(store.DamagedFile):
         again = named.load("mine")
     assert torch.equal(first.train.x, again.train.x)
@@ -182,7 +182,7 @@ def test_a_target_is_even_disjoint_and_drawn_by_its_seed(root):
     made = arrays(n=600, classes=tuple("abcde"))
     made["x_train"][:, 0, 0, 0], made["x_train"][:, 0, 0, 1] = np.arange(600) // 256, np.arange(600) % 256
     np.savez(root / "x.npz", **made)
-    first, same, other = (named.target("x", seed, size=8, pool=100, validation=52, test=48) for seed in (0, 0, 1))
+    first, same, other = (pictures.target("x", seed, size=8, pool=100, validation=52, test=48) for seed in (0, 0, 1))
 
     def which(images):
         return (images.x[:, 0, 0, 0].long() * 256 + images.x[:, 1, 0, 0].long()).tolist()
@@ -203,7 +203,7 @@ def test_a_target_is_even_disjoint_and_drawn_by_its_seed(root):
 
 
 def test_a_small_set_shrinks_the_target(mixed):
-    small = named.target("mine", 0)
+    small = pictures.target("mine", 0)
     assert [len(images) for images in (small.pool, small.validation, small.test)] == [12, 4, 4]
     assert small.pool.y.bincount().tolist() == [6, 6]
 
@@ -212,7 +212,7 @@ def test_a_rare_class_gives_what_it_has(root):
     made = arrays(n=400)
     made["y_train"] = (np.arange(400) < 8).astype(int)
     np.savez(root / "rare.npz", **made)
-    target = named.target("rare", 3, pool=60, validation=20, test=10)
+    target = pictures.target("rare", 3, pool=60, validation=20, test=10)
     assert target.pool.y.bincount().tolist() == [54, 6]
     assert target.validation.y.bincount().tolist() == [18, 2]
 
@@ -224,12 +224,12 @@ def test_too_few_images_of_a_class(root):
     with pytest.raises(
         ValueError, match=r"scarce: class 'few' would get 1 test images of 597, it needs two; .* add some"
     ):
-        named.target("scarce", 0)
+        pictures.target("scarce", 0)
     np.savez(root / "wide.npz", **arrays(n=100, classes=tuple("abcdefghij")))
     with pytest.raises(
         ValueError, match=r"would get 1 validation images of 15, it needs two; ask for validation >= 20"
     ):
-        named.target("wide", 0, validation=15)
+        pictures.target("wide", 0, validation=15)
 
 
 def _without(key):
@@ -457,8 +457,8 @@ def test_a_target_trains_a_network(mixed):
     """What is drawn fits the training loop: two shades are told apart."""
     from rtkit import models, training
 
-    target = named.target("mine", 0)
-    net = models.create(2, width=8, seed=0)
+    target = pictures.target("mine", 0)
+    net = models.create(2, "small-8", seed=0)
     training.train(net, target.pool, (training.Phase(steps=20, lr=0.05, batch_size=8),), seed=0)
     with torch.no_grad():
         guess = net.eval()(target.test.x.float() / 255).argmax(1)
@@ -474,11 +474,11 @@ def test_real_sets_make_targets(monkeypatch, tmp_path):
     monkeypatch.setattr(store, "RUNS", tmp_path)
     for name in named.names(STAGED):
         split = named.load(name, root=STAGED)
-        target = named.target(name, 0, root=STAGED)
+        target = pictures.target(name, 0, root=STAGED)
         classes = len(split.classes)
         assert split.train.x.shape[1:] == (3, 32, 32)
         assert split.train.y.unique().numel() == classes == named.TORCHVISION.get(name, (None, classes))[1]
         assert split.train.x.float().std() > 20  # pictures, neither empty nor overflown
         assert target.pool.y.bincount(minlength=classes).min() >= 2
         assert len(target.pool) + len(target.validation) <= 1200
-        assert not torch.equal(target.pool.x, named.target(name, 1, root=STAGED).pool.x)
+        assert not torch.equal(target.pool.x, pictures.target(name, 1, root=STAGED).pool.x)

@@ -40,7 +40,7 @@ def test_distances_by_hand():
 
 
 def test_distance_of_weights_by_hand():
-    source = models.create(5, 8, 0)
+    source = models.create(5, "small-8", 0)
     net = models.with_new_head(source, 3, 0)
     with torch.no_grad():
         for parameter in net.head.parameters():
@@ -90,7 +90,7 @@ def test_a_loss_runs_the_networks_on_what_it_needs(small_net, batch):
 
 
 def trained(images, method, seed=0, net=None, reference=None):
-    net = net or models.create(2, 8, 0)
+    net = net or models.create(2, "small-8", 0)
     train(net, images, method.phases, seed, reference=reference)
     return net.state_dict()
 
@@ -103,7 +103,7 @@ BUDGET = {"steps": 4, "lr": 0.05, "batch_size": 16}
 
 
 def test_methods_coincide_where_their_weight_is_zero(two_classes):
-    source = models.create(5, 8, 3)
+    source = models.create(5, "small-8", 3)
 
     def carried():
         return models.with_new_head(source, 2, 1)
@@ -179,7 +179,7 @@ def test_divergence_attack_changes_the_decision_not_the_label(small_net, batch):
 
 
 def test_dropout_acts_on_the_student_only_and_ends_with_its_phase(two_classes):
-    source, net = models.create(2, 8, 3), models.create(2, 8, 0)
+    source, net = models.create(2, "small-8", 3), models.create(2, "small-8", 0)
     before = {name: value.clone() for name, value in source.state_dict().items()}
     rates = {"source": set(), "student": set()}
     for name, one in (("source", source), ("student", net)):
@@ -207,7 +207,7 @@ def test_dropout_drops_whole_channels_between_stages(small_net, batch):
 
 
 def test_a_hidden_head():
-    net = models.with_new_head(models.create(5, 8, 0), 3, 1, hidden=(16, 12))
+    net = models.with_new_head(models.create(5, "small-8", 0), 3, 1, hidden=(16, 12))
     assert [tuple(layer.weight.shape) for layer in net.head if hasattr(layer, "weight")] == [
         (16, 32),
         (12, 16),
@@ -236,4 +236,4 @@ def test_bad_settings_are_named(two_classes):
     with pytest.raises(ValueError, match="loss must be"):
         Phase(steps=1, lr=0.1, loss="both")
     with pytest.raises(ValueError, match="pass reference="):
-        train(models.create(2, 8, 0), two_classes, methods.distilled("random", weight=1.0, **BUDGET).phases, 0)
+        train(models.create(2, "small-8", 0), two_classes, methods.distilled("random", weight=1.0, **BUDGET).phases, 0)

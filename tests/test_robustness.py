@@ -88,7 +88,7 @@ def trained():
     from rtkit.training import Phase, train
 
     world = glyphs.World(texture_amplitude=20 / 255)
-    net, images = models.create(20, width=8, seed=0), glyphs.source(world, 1500, 0)
+    net, images = models.create(20, "small-8", seed=0), glyphs.source(world, 1500, 0)
     train(net, images, (Phase(steps=100, lr=0.2),), 0)
     test = glyphs.source(world, 200, 0, split="test")
     return net, test[evaluation.predictions(net, test) == test.y][:100]

@@ -18,7 +18,7 @@ def snapshot(net) -> dict:
 
 
 def test_it_learns_and_the_same_seed_learns_the_same(two_classes):
-    nets = [models.create(2, 8, 0) for _ in range(2)]
+    nets = [models.create(2, "small-8", 0) for _ in range(2)]
     histories = [train(net, two_classes, (Phase(steps=20, lr=0.05, batch_size=32),), 0) for net in nets]
     assert histories[0].loss[-1] < 0.1 * histories[0].loss[0]
     assert histories[0].gradients == 20 * 32
@@ -38,8 +38,8 @@ def test_it_learns_and_the_same_seed_learns_the_same(two_classes):
 )
 @pytest.mark.parametrize("batchnorm", ["adapt", "frozen"])
 def test_freeze_levels_and_batchnorm_policy(two_classes, protocol, learns, batchnorm):
-    blocks = methods.PROTOCOLS[protocol][1]
-    net = models.create(2, 8, 0)
+    blocks = methods.transfer(protocol, steps=3, lr=0.1, batch_size=32).phases[0].trainable
+    net = models.create(2, "small-8", 0)
     before = snapshot(net)
     train(net, two_classes, (Phase(steps=3, lr=0.1, batch_size=32, trainable=blocks, batchnorm=batchnorm),), 0)
     learned, statistics = set(), set()
@@ -53,7 +53,7 @@ def test_freeze_levels_and_batchnorm_policy(two_classes, protocol, learns, batch
 
 
 def test_phases_follow_one_another_and_measurements_count_over_all(two_classes):
-    net = models.create(2, 8, 0)
+    net = models.create(2, "small-8", 0)
     phases = (Phase(steps=3, lr=0.1, batch_size=32, trainable=0), Phase(steps=4, lr=0.1, batch_size=32))
     modes = []
 
@@ -77,7 +77,7 @@ def test_averaging_returns_the_mean_of_the_last_epochs(two_classes, monkeypatch)
         original(self, model)
 
     monkeypatch.setattr(training.AveragedModel, "update_parameters", spy)
-    net = models.create(2, 8, 0)
+    net = models.create(2, "small-8", 0)
     train(net, two_classes, (Phase(steps=8, lr=0.1, batch_size=32, averaging=0.5),), 0)
     assert len(kept) == 2  # four epochs of two steps; the last half of them
     torch.testing.assert_close(net.head.weight, torch.stack(kept).mean(0))
@@ -98,7 +98,7 @@ def test_adversary_warms_up_and_stays_near(kind, small_net, batch):
 
 def test_adversarial_training_counts_its_gradients_and_watches(two_classes):
     adversary = Adversary("pgd", ThreatModel("linf", 4 / 255), steps=3)
-    net = models.create(2, 8, 0)
+    net = models.create(2, "small-8", 0)
     history = train(
         net, two_classes, (Phase(steps=4, lr=0.05, batch_size=32, adversary=adversary),), 0, held_out=two_classes
     )
@@ -113,7 +113,7 @@ def test_collapse_is_a_fall_of_twenty_points_within_an_epoch():
 
 
 def test_a_loss_that_is_not_finite_names_epoch_and_step(two_classes):
-    net = models.create(2, 8, 0)
+    net = models.create(2, "small-8", 0)
     with torch.no_grad():
         net.head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="nan in epoch 1, step 1; lower the learning rate"):
@@ -121,7 +121,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step(two_classes):
 
 
 def test_few_images_make_smaller_batches(two_classes):
-    history = train(models.create(2, 8, 0), two_classes[:10], (Phase(steps=2, lr=0.1, batch_size=128),), 0)
+    history = train(models.create(2, "small-8", 0), two_classes[:10], (Phase(steps=2, lr=0.1, batch_size=128),), 0)
     assert history.gradients == 2 * 10
 
 
@@ -137,7 +137,7 @@ def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="no protocol is called 'linear'"):
         methods.transfer("linear", steps=1, lr=0.1, batch_size=1)
     with pytest.raises(ValueError, match="has 6 blocks, cannot train its last 9"):
-        models.set_trainable(models.create(2, 8, 0), 9)
+        models.set_trainable(models.create(2, "small-8", 0), 9)
 
 
 def test_a_new_head_leaves_the_backbone_and_the_original_alone(small_net):

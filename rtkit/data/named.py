@@ -5,6 +5,7 @@ folder is decoded once, to a file under runs/data whose key holds the names, siz
 here downloads anything: that is `rtkit data get NAME`, in `rtkit.data.downloads`.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from rtkit import store
 from rtkit.data import folders, npz
 from rtkit.data.glyphs import Images
-from rtkit.data.targets import POOL, TEST, VALIDATION, Target
+from rtkit.data.targets import NAMES
 
 # name: (torchvision class, number of classes)
 TORCHVISION = {
@@ -68,9 +69,12 @@ def find(name: str, root: Path | str | None = None) -> Path:
     """The npz file, or else the folder, of a data set.
 
     Raises:
-        ValueError: there is neither; the message says how to get it, and what is there.
+        ValueError: there is neither; the message says how to get it, and what is there. Or its name is that of a target
+            of the glyph world.
     """
     here, present = folder(root), names(root)
+    if name in NAMES:
+        raise ValueError(f"{here / name}: {name!r} is a target of the glyph world; give the data set another name")
     if name in present:
         file = here / f"{name}.npz"
         return file if file.is_file() else here / name
@@ -123,19 +127,26 @@ def _stamp(path: Path, size: int) -> str:
     return store.key({"files": facts, "size": size}, MODULES)
 
 
-@lru_cache(maxsize=2)
-def _load(path: Path, size: int, stamp: str) -> Split:
+@lru_cache(maxsize=8)
+def _arrays(path: Path, size: int, stamp: str) -> dict[str, np.ndarray]:
+    """The five arrays of a data set; images of a folder are of the asked size already."""
     if path.is_dir():
-        arrays = _read_folder(path, size, stamp)
-    else:
-        arrays = npz.read(path)
-        npz.check(arrays, path)
-    classes = tuple(arrays["classes"].tolist())
-    parts = {}
-    for part in ("train", "test"):
-        y = torch.from_numpy(arrays[f"y_{part}"].astype(np.int64))
-        parts[part] = Images(_squares(arrays[f"x_{part}"], size), y, classes)
-    return Split(**parts)
+        return _read_folder(path, size, stamp)
+    arrays = npz.read(path)
+    npz.check(arrays, path)
+    return arrays
+
+
+def arrays(name: str, size: int, root: Path | str | None = None) -> dict[str, np.ndarray]:
+    """The five arrays of a data set (data/README.md); only a folder's are of the asked size. Raises as `load`."""
+    path = find(name, root)
+    return _arrays(path, size, _stamp(path, size))
+
+
+def images(arrays: dict[str, np.ndarray], part: str, size: int, index=slice(None)) -> Images:
+    """The images of a part, "train" or "test", at these indices and of this size."""
+    y = torch.from_numpy(arrays[f"y_{part}"][index].astype(np.int64))
+    return Images(_squares(arrays[f"x_{part}"][index], size), y, tuple(arrays["classes"].tolist()))
 
 
 def load(name: str, size: int = 32, root: Path | str | None = None) -> Split:
@@ -148,67 +159,19 @@ def load(name: str, size: int = 32, root: Path | str | None = None) -> Split:
     Raises:
         ValueError: the set is missing or unusable; the message names the file and the remedy.
     """
+    found = arrays(name, size, root)
+    return Split(images(found, "train", size), images(found, "test", size))
+
+
+@lru_cache(maxsize=16)
+def _digest(path: Path, size: int, stamp: str) -> str:
+    digest = hashlib.sha256(str(size).encode())
+    for name, array in sorted(_arrays(path, size, stamp).items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:24]
+
+
+def fingerprint(name: str, size: int = 32, root: Path | str | None = None) -> str:
+    """A hash of a data set's images, labels and classes: for cache keys, so that no result outlives its data."""
     path = find(name, root)
-    return _load(path, size, _stamp(path, size))
-
-
-def _evenly(there: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """How many to take of each class, n in all or whatever there is, as even as that allows.
-
-    Shape:
-        there (K,) -> (K,) int64.
-    """
-    label = np.repeat(np.arange(len(there)), there)
-    rank = np.concatenate([np.arange(count) for count in there])  # how many of its own class come before it
-    order = rng.permutation(len(label))
-    return np.bincount(label[order[np.argsort(rank[order], kind="stable")][:n]], minlength=len(there))
-
-
-def target(
-    name: str,
-    seed: int,
-    size: int = 32,
-    pool: int = POOL,
-    validation: int = VALIDATION,
-    test: int = TEST,
-    root: Path | str | None = None,
-) -> Target:
-    """Draw the target task of one replicate from a data set, as even over the classes as it allows.
-
-    Pool and validation images are drawn from the set's train images, test images from its test images. Where a class
-    has too few for both, a part of them in the asked proportion validates; where the set has too few, sizes shrink.
-
-    Args:
-        pool, validation, test: how many images to draw, at most.
-
-    Raises:
-        ValueError: see `load`; or a class would get fewer than two images in one of the three.
-    """
-    split, rng = load(name, size, root), np.random.default_rng([seed, 16])
-    classes = len(split.classes)
-    there = {part: np.bincount(getattr(split, part).y.numpy(), minlength=classes) for part in ("train", "test")}
-    share = np.maximum(2, there["train"] * validation // max(1, pool + validation))
-    counts = {"validation": _evenly(np.minimum(share, there["train"]), validation, rng)}
-    counts["pool"] = _evenly(there["train"] - counts["validation"], pool, rng)
-    counts["test"] = _evenly(there["test"], test, rng)
-    for part, asked in (("pool", pool), ("validation", validation), ("test", test)):
-        least = int(counts[part].argmin())
-        if counts[part][least] < 2:
-            remedy = (
-                f"ask for {part} >= {2 * classes}"
-                if asked < 2 * classes
-                else f"the set needs four train and two test images of every class, it has {there['train'][least]} "
-                f"and {there['test'][least]} of this one: add some, or leave the class out"
-            )
-            raise ValueError(
-                f"{find(name, root)}: class {split.classes[least]!r} would get {counts[part][least]} {part} images of "
-                f"{asked}, it needs two; {remedy}"
-            )
-    index = {"pool": [], "validation": [], "test": []}
-    for k in range(classes):
-        train, tested = (rng.permutation(np.flatnonzero(getattr(split, p).y.numpy() == k)) for p in ("train", "test"))
-        index["pool"].append(train[: counts["pool"][k]])
-        index["validation"].append(train[len(train) - counts["validation"][k] :])
-        index["test"].append(tested[: counts["test"][k]])
-    chosen = {part: torch.from_numpy(rng.permutation(np.concatenate(rows))) for part, rows in index.items()}
-    return Target(split.train[chosen["pool"]], split.train[chosen["validation"]], split.test[chosen["test"]])
+    return _digest(path, size, _stamp(path, size))

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import pandas as pd
@@ -60,6 +60,17 @@ def _stage(pool: ProcessPoolExecutor, function: Callable, tasks: Sequence, title
     for future in tqdm(as_completed(futures), title, len(futures), mininterval=1):
         future.result()
     return [future.result() for future in futures]
+
+
+def size(study: str, plans: Mapping, preset: str):
+    """How much of a study a preset runs.
+
+    Raises:
+        ValueError: the study has no plan at this preset.
+    """
+    if preset not in plans:
+        raise ValueError(f"the study {study} does not run at the preset {preset!r}, only at {', '.join(plans)}")
+    return plans[preset]
 
 
 def load_source(source) -> None:

@@ -6,13 +6,13 @@ from functools import lru_cache
 
 import torch
 
-from rtkit import attacks, compute, evaluation, feature_attacks, models, store
-from rtkit.data import targets
+from rtkit import attacks, compute, evaluation, feature_attacks, models, store, tasks
 from rtkit.data.glyphs import World
+from rtkit.data.pictures import Pictures
 from rtkit.feature_attacks import THREAT
 from rtkit.sources import Source
 from rtkit.studies import attack_students, students
-from rtkit.studies.attack_students import STUDY, TARGET, WHITE_BOX, Plan
+from rtkit.studies.attack_students import STUDY, WHITE_BOX, Plan
 from rtkit.studies.students import Student
 from rtkit.training import train
 
@@ -28,12 +28,12 @@ class Attacker:
     source: Source
     seed: int
     plan: Plan
-    world: World
+    world: World | Pictures
     batch_size: int
 
     def make(self) -> dict[str, torch.Tensor]:
         """All attacked test images by form: "neuron J" five times, "features", "stages", "paper", "adaptive"."""
-        task, (net, facts) = targets.target(TARGET, self.world, self.seed), self.source.load()
+        task, (net, facts) = tasks.target(self.plan.target, self.world, self.seed), self.source.load()
         generator = torch.Generator(device=compute.device()).manual_seed(self.seed)
         units = torch.tensor(facts["mean"]).topk(UNITS).indices.tolist()
         surrogate = self.surrogate()
@@ -49,10 +49,10 @@ class Attacker:
 
     def surrogate(self):
         """A student of the attacker's own: the full method, images that no student of size n has, another seed."""
-        task, seed = targets.target(TARGET, self.world, self.seed), self.seed + 10**4
+        task, seed = tasks.target(self.plan.target, self.world, self.seed), self.seed + 10**4
         taken = set(task.subset_index(self.plan.n_train, self.seed).tolist())
         own = [k for k in range(len(task.pool)) if k not in taken][: self.plan.n_train]
-        net = models.create(len(task.classes), self.source.width, seed)
+        net = models.create(len(task.classes), self.source.architecture, seed)
         phases = attack_students.method("nfd", self.plan, self.batch_size)[0].phases
         train(net, task.pool[own], phases, seed, reference=self.source.load()[0])
         return net
@@ -60,9 +60,10 @@ class Attacker:
     @property
     def config(self) -> dict:
         """All that decides the attacked images."""
-        knobs = {"n_train": self.plan.n_train, "n_test": self.plan.n_test, "steps": self.plan.steps}
-        who = {"source": self.source, "seed": self.seed, "world": self.world, "averaged": self.plan.averaged}
-        return {"attacker": who | knobs, "code": store.code_hash(MODULES), "compute": compute.kind()}
+        knobs = {name: getattr(self.plan, name) for name in ("target", "n_train", "n_test", "steps", "averaged")}
+        who = {"source": self.source, "seed": self.seed, "world": self.world} | knobs
+        seen = tasks.fingerprints(self.world, self.plan.target)
+        return {"attacker": who, "code": store.code_hash(MODULES), "compute": compute.kind()} | seen
 
 
 def _pack(delta: torch.Tensor) -> torch.Tensor:
@@ -74,7 +75,7 @@ def _pack(delta: torch.Tensor) -> torch.Tensor:
 def attacked(attacker: Attacker) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     """The test images as they are, their labels, and their attacked copies by form, made once per replicate."""
     packed = store.network(attacker.config, lambda: (attacker.make(), {}))[0]
-    images = targets.target(TARGET, attacker.world, attacker.seed).test[: attacker.plan.n_test]
+    images = tasks.target(attacker.plan.target, attacker.world, attacker.seed).test[: attacker.plan.n_test]
     x = compute.to_pixels(images.x)
     copies = {form: (x + delta.to(x) * (THREAT.eps / 127)).clamp(0, 1) for form, delta in sorted(packed.items())}
     return x, images.y.to(x.device), copies

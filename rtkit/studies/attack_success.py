@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pandas as pd
 
-from rtkit import presets, studies
+from rtkit import presets, studies, tasks
+from rtkit.presets import Preset
 from rtkit.studies import attack_students, students
 from rtkit.studies.attack_cells import MODULES, Attacker, Cell, is_cached, rows
-from rtkit.studies.attack_students import LEARNING_RATE_GRID, LEARNING_RATES, WHITE_BOX, Plan
+from rtkit.studies.attack_students import LEARNING_RATE_GRID, LEARNING_RATES, STUDY, WHITE_BOX, Plan
 from rtkit.studies.students import Student
 
 TUNING_SEEDS = (100, 101)  # no verdict uses them
@@ -27,35 +28,47 @@ PLANS = {
 }
 
 
-def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Cell]:
-    """All cells of the study at a preset, without computing any."""
-    chosen, size, made = presets.get(preset), PLANS[preset], []
-    for seed in presets.replicates(chosen, seeds):
-        attacker = Attacker(attack_students.public(chosen, seed), seed, size, chosen.world, chosen.batch_size)
-        todo = [attack_students.student(chosen, size, name, seed) for name in LEARNING_RATES]
-        todo.insert(0, replace(todo[0], name="source", n_train=0))
-        if seed in size.swept:
-            todo += [attack_students.student(chosen, size, name, seed, n) for name in WHITE_BOX for n in size.sizes]
-            todo += [attack_students.student(chosen, size, "fine_tuning", seed, lr=lr) for lr in size.tuned]
-            todo += [
-                attack_students.student(chosen, size, "nfd", seed, lr=lr, weight=weight, dropout=dropout)
-                for lr in size.rates
-                for weight in size.weights
-                for dropout in size.dropouts
-            ]
-        made += [Cell(one, attacker) for one in dict.fromkeys(todo)]
+def plan(preset: str, seeds: Sequence[int] | None = None, targets: Sequence[str] = ()) -> list[Cell]:
+    """All cells of the study at a preset, without computing any; `targets` as in `run`."""
+    chosen, size = presets.get(preset), studies.size(STUDY, PLANS, preset)
+    seeds = presets.replicates(chosen, seeds)
+    made = [cell for seed in seeds for cell in _replicate(chosen, size, seed)]
+    for name in targets:
+        for seed in seeds:
+            there = tasks.fitting((2 * size.n_train,), name, chosen.world, seed)[0]  # half of them the attacker's
+            one = replace(size, target=name, n_train=there // 2, swept=())
+            made += _replicate(chosen, one, seed)
     return made
 
 
-def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFrame:
+def _replicate(preset: Preset, size: Plan, seed: int) -> list[Cell]:
+    attacker = Attacker(attack_students.public(preset, seed), seed, size, preset.world, preset.batch_size)
+    todo = [attack_students.student(preset, size, name, seed) for name in LEARNING_RATES]
+    todo.insert(0, replace(todo[0], name="source", n_train=0))
+    if seed in size.swept:
+        todo += [attack_students.student(preset, size, name, seed, n) for name in WHITE_BOX for n in size.sizes]
+        todo += [attack_students.student(preset, size, "fine_tuning", seed, lr=lr) for lr in size.tuned]
+        todo += [
+            attack_students.student(preset, size, "nfd", seed, lr=lr, weight=weight, dropout=dropout)
+            for lr in size.rates
+            for weight in size.weights
+            for dropout in size.dropouts
+        ]
+    return [Cell(one, attacker) for one in dict.fromkeys(todo)]
+
+
+def run(preset: str = "glyphs", seeds: Sequence[int] | None = None, targets: Sequence[str] = ()) -> pd.DataFrame:
     """Make the frame of the study, cell by cell; attacked images, cells and networks in the cache are read.
+
+    Args:
+        targets: data sets by name, students of which are attacked beside those of the study's own target.
 
     Returns:
         The columns of `students.Student.row`, and `lr`, `weight`, `dropout`, `averaged`, `shape_reliability` (of the
         source's world), `form` (of the attack, "any" for the worst of seven). Rates and accuracies are fractions;
         `n_test` of a success rate is the number of images that are right as they are.
     """
-    todo = plan(preset, seeds)
+    todo = plan(preset, seeds, targets)
     first = [cell for cell in todo if cell.student.name == "source"]  # they make the images that the others are shown
     studies.frame(preset, first, rows, is_cached)
     return studies.frame(preset, todo, rows, is_cached)
@@ -66,7 +79,7 @@ def tuning(preset: str = "glyphs") -> pd.DataFrame:
 
     The learning rates of the study are those whose mean is highest, the smaller where two tie.
     """
-    chosen, size = presets.get(preset), PLANS[preset]
+    chosen, size = presets.get(preset), studies.size(STUDY, PLANS, preset)
     todo = [
         attack_students.student(chosen, size, name, seed, lr=lr)
         for name in LEARNING_RATES

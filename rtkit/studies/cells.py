@@ -1,18 +1,21 @@
 """The cell of a transfer study: one source network, carried to one target by one protocol, and what it then scores."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from rtkit import compute, evaluation, methods, models, probe, robustness, store
-from rtkit.data import glyphs, targets
+from rtkit import compute, evaluation, methods, models, probe, robustness, store, tasks
+from rtkit.data import glyphs
+from rtkit.data.glyphs import World
+from rtkit.data.targets import Target
 from rtkit.sources import Source
 from rtkit.threat import ThreatModel
 from rtkit.training import train
 
 MODULES = (*store.CELL_MODULES, "studies/cells")
-ATTACK = ThreatModel("linf", 4 / 255)  # under which source networks are compared
+ATTACK = ThreatModel("linf", 4 / 255)  # under which source networks of the glyph world are compared
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class Cell:
 
     Args:
         seed: the replicate whose target images, split and attack noise are used.
-        target: a name of `targets.NAMES`, or "source" to score the source network on its own task.
-        protocol: "none" with "source"; otherwise "probe" or a name of `methods.PROTOCOLS`.
+        target: see `tasks.target`; or "source" to score the source network on its own task.
+        protocol: "none" with "source"; otherwise "probe" or one of `methods.transfer`.
         n_train: sizes of the target subset, one or (for the cheap probe) several.
         steps, batch_size, lr: budget of a trained protocol.
         measure_at: steps after which test accuracy is measured on the way.
@@ -47,8 +50,15 @@ class Cell:
         row = {"study": self.study, "method": self.protocol, "source": source.kind, "source_eps": source.source_eps}
         row |= {"target": self.target, "n_train": 0, "seed": self.seed, "metric": metric, "value": value}
         row |= {"n_test": n_test, "seconds": 0.0, "gradients": 0, "step": 0, "source_seed": source.seed}
-        row |= {"texture_amplitude": world.texture_amplitude, "shape_reliability": world.shape_reliability}
+        drawn = isinstance(world, World)
+        row |= {"texture_amplitude": world.texture_amplitude if drawn else math.nan}
+        row |= {"shape_reliability": world.shape_reliability if drawn else math.nan}
         return row | more
+
+    @property
+    def config(self) -> dict:
+        """All that decides its rows beside the code."""
+        return {"cell": self, "compute": compute.kind()} | tasks.fingerprints(self.source.world, self.target)
 
 
 def _source_rows(cell: Cell) -> Iterator[dict]:
@@ -57,18 +67,22 @@ def _source_rows(cell: Cell) -> Iterator[dict]:
     images = cell.source.images("test", cell.n_test)
     cost = {"seconds": facts["seconds"], "gradients": facts["gradients"]}
     yield cell.row("clean_accuracy", evaluation.accuracy(net, images), len(images), **cost)
-    attacked = robustness.robustness(net, images[:256], ATTACK, steps=10, seed=cell.seed)
+    world = cell.source.world
+    threat = ATTACK if isinstance(world, World) else ThreatModel("linf", world.eps)
+    attacked = robustness.robustness(net, images[:256], threat, steps=10, seed=cell.seed)
     yield cell.row("robust_accuracy", attacked.robust, attacked.n_test)
     yield cell.row("self_check_warnings", len(attacked.warnings), attacked.n_test)
     yield cell.row("collapsed", float(facts["collapsed"]), 64)
-    x, shape, texture = glyphs.cue_conflict(cell.source.world, cell.n_test // 2, cell.seed)
+    if not isinstance(world, World):
+        return
+    x, shape, texture = glyphs.cue_conflict(world, cell.n_test // 2, cell.seed)
     decided = evaluation.predictions(net, glyphs.Images(x, shape, images.classes))
     by_shape, by_texture = int((decided == shape).sum()), int((decided == texture).sum())
     if by_shape + by_texture:
         yield cell.row("shape_bias", by_shape / (by_shape + by_texture), by_shape + by_texture)
 
 
-def _probe_rows(cell: Cell, task: targets.Target) -> Iterator[dict]:
+def _probe_rows(cell: Cell, task: Target) -> Iterator[dict]:
     net, facts = cell.source.load()
     mean, std = torch.tensor(facts["mean"]), torch.tensor(facts["std"])
     pool, validation, test = (
@@ -88,14 +102,15 @@ def _probe_rows(cell: Cell, task: targets.Target) -> Iterator[dict]:
             yield cell.row(metric, share, len(y), n_train=n, seconds=spent)
 
 
-def trained_rows(cell: Cell, task: targets.Target) -> Iterator[dict]:
+def trained_rows(cell: Cell, task: Target) -> Iterator[dict]:
     """Carry the cell's source over to a task by training; how it does there, on the way and at the end."""
-    method = methods.transfer(cell.protocol, steps=cell.steps, lr=cell.lr, batch_size=cell.batch_size)
-    (n,) = cell.n_train
+    (n,), architecture = cell.n_train, cell.source.architecture
+    budget = {"steps": cell.steps, "lr": cell.lr, "batch_size": cell.batch_size}
+    method = methods.transfer(cell.protocol, blocks=models.blocks(architecture), **budget)
     if method.init == "source":
         net = models.with_new_head(cell.source.load()[0], len(task.classes), cell.seed)
     else:
-        net = models.create(len(task.classes), cell.source.width, cell.seed)
+        net = models.create(len(task.classes), architecture, cell.seed)
 
     def measure(net):
         return evaluation.accuracy(net, task.test)
@@ -117,12 +132,12 @@ def rows(cell: Cell) -> list[dict]:
     def make():
         if cell.target == "source":
             return list(_source_rows(cell))
-        task = targets.target(cell.target, cell.source.world, cell.seed)
+        task = tasks.target(cell.target, cell.source.world, cell.seed)
         return list((_probe_rows if cell.protocol == "probe" else trained_rows)(cell, task))
 
-    return store.cell(cell.study, {"cell": cell, "compute": compute.kind()}, MODULES, make)
+    return store.cell(cell.study, cell.config, MODULES, make)
 
 
 def is_cached(cell: Cell) -> bool:
     """Whether `rows` would only have to read."""
-    return store.cell_path(cell.study, {"cell": cell, "compute": compute.kind()}, MODULES).exists()
+    return store.cell_path(cell.study, cell.config, MODULES).exists()

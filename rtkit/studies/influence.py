@@ -8,8 +8,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from rtkit import compute, evaluation, influence, methods, models, presets, store, studies
-from rtkit.data import targets
+from rtkit import compute, evaluation, influence, methods, models, presets, store, studies, tasks
 from rtkit.influence import UTRERA_RTOL, Examples, Head
 from rtkit.presets import Preset
 from rtkit.sources import Source
@@ -19,7 +18,7 @@ from rtkit.training import train
 
 STUDY = "influence"
 MODULES = (*store.CELL_MODULES, "influence", "studies/influence_heads", "studies/influence")
-TARGETS = ("digits", "lower")
+TARGETS = ("digits", "lower")  # of the glyph world
 FEW_RIDGE = 0.1  # of the head with more parameters than images, where first-order influence fails
 FLIPPED = 0.1  # share of training labels drawn anew among the wrong ones
 INSPECTED = tuple(range(2, 101, 2))  # percent of the training images looked at, most suspicious first
@@ -38,6 +37,7 @@ class Plan:
         n_few: images of the head with more parameters than images, and of the search for wrong labels.
         removed: images left out one by one; subsets: retrainings for LDS; queries: test images of both.
         k: images removed together.
+        targets: see `tasks.target`; the proof is made on the first.
     """
 
     n_train: tuple[int, ...] = (100, 400, 900)
@@ -49,6 +49,7 @@ class Plan:
     subsets: int = 40
     queries: int = 60
     k: int = 20
+    targets: tuple[str, ...] = TARGETS
 
 
 PLANS = {
@@ -80,9 +81,10 @@ class Cell:
 
 def fine_tuned(cell: Cell) -> tuple[Head, Examples, Examples, Examples]:
     """Fine-tune the last stage; return the paper's head (no ridge, pseudo-inverse), then train, validation, test."""
-    task = targets.target(cell.target, cell.source.world, cell.seed)
+    task = tasks.target(cell.target, cell.source.world, cell.seed)
     net = models.with_new_head(cell.source.load()[0], len(task.classes), cell.seed)
-    method = methods.transfer("last_stage", steps=cell.plan.steps, lr=cell.lr, batch_size=cell.batch_size)
+    budget = {"steps": cell.plan.steps, "lr": cell.lr, "batch_size": cell.batch_size}
+    method = methods.transfer("last_stage", blocks=models.blocks(cell.source.architecture), **budget)
     subset = task.subset(cell.n_train, cell.seed)
     train(net, subset, method.phases, cell.seed)
     weights = with_ones(net.head.weight.detach().cpu())[:, :-1]
@@ -164,7 +166,7 @@ def _mislabelled_rows(cell: Cell) -> Iterator[dict]:
 
 
 def _key(cell: Cell) -> dict:
-    return {"cell": cell, "compute": compute.kind()}
+    return {"cell": cell, "compute": compute.kind()} | tasks.fingerprints(cell.source.world, cell.target)
 
 
 def rows(cell: Cell) -> list[dict]:
@@ -180,30 +182,38 @@ def _is_cached(cell: Cell) -> bool:
 
 def sources(preset: Preset, seed: int) -> dict[str, Source]:
     """The standard and the robust source network of a replicate."""
-    return {
-        name: Source.of(preset, name, eps, seed)
-        for name, eps in zip(("standard", "robust"), transfer.PAIR, strict=True)
-    }
+    return {name: Source.of(preset, name, eps, seed) for name, eps in (("standard", 0.0), ("robust", preset.main_eps))}
 
 
-def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Cell]:
-    """All cells of the study at a preset, without computing any."""
-    chosen, size, made = presets.get(preset), PLANS[preset], []
+def plan(preset: str, seeds: Sequence[int] | None = None, targets: Sequence[str] = ()) -> list[Cell]:
+    """All cells of the study at a preset, without computing any.
+
+    Args:
+        targets: data sets by name, fine-tuned on beside the study's own targets.
+    """
+    chosen, size, made = presets.get(preset), studies.size(STUDY, PLANS, preset), []
     for seed in presets.replicates(chosen, seeds):
-        both, few = sources(chosen, seed), size.n_train[0]
+        both = sources(chosen, seed)
         other = Source.of(chosen, "standard", 0.0, seed + 1000)  # two sources of a kind: no difference to be found
-        for target in TARGETS:
-            wanted = [(both["standard"], n) for n in size.n_train] + [(both["robust"], n) for n in size.n_train[:2]]
-            made += [Cell(one, seed, target, "last_stage", n, size) for one, n in [*wanted, (other, few)]]
-        made += [Cell(one, seed, TARGETS[0], "proof", size.n_proof, size) for one in both.values()]
+        for target in (*size.targets, *targets):
+            sizes = tasks.fitting(size.n_train, target, chosen.world, seed)
+            wanted = [(both["standard"], n) for n in sizes] + [(both["robust"], n) for n in sizes[:2]]
+            made += [Cell(one, seed, target, "last_stage", n, size) for one, n in [*wanted, (other, sizes[0])]]
+        made += [Cell(one, seed, size.targets[0], "proof", size.n_proof, size) for one in both.values()]
     return made
 
 
-def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFrame:
+def run(preset: str = "glyphs", seeds: Sequence[int] | None = None, targets: Sequence[str] = ()) -> pd.DataFrame:
     """Make the frame of the study, cell by cell; cells and networks in the cache are read.
+
+    Args:
+        targets: data sets by name, fine-tuned on beside the study's own targets.
 
     Returns:
         The columns of `transfer.run`, and `score` (what ranks the training images) and `rank` (the image's, the
         percentage inspected, or the number removed). Matches, shares and accuracies are fractions, losses nats.
+
+    Raises:
+        ValueError: as `transfer.run`.
     """
-    return studies.frame(preset, plan(preset, seeds), rows, _is_cached)
+    return studies.frame(preset, plan(preset, seeds, targets), rows, _is_cached)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rtkit import evaluation, influence, probe
-from rtkit.data import targets
+from rtkit import evaluation, influence, probe, tasks
 from rtkit.data.glyphs import Images
 from rtkit.influence import UTRERA_RTOL, Examples, Head
 from rtkit.sources import Source
@@ -75,7 +74,7 @@ def frozen(
     Args:
         flip: share of training labels that are replaced by wrong ones (the images keep the true ones).
     """
-    task, (net, facts) = targets.target(target, source.world, source.seed), source.load()
+    task, (net, facts) = tasks.target(target, source.world, source.seed), source.load()
     images, mean, std = task.subset(n, source.seed), torch.tensor(facts["mean"]), torch.tensor(facts["std"])
     x, x_test = (probe.standardise(evaluation.features(net, one), mean, std)[:, :-1] for one in (images, task.test))
     if dims is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from rtkit import evaluation, methods, presets, robustness, studies
+from rtkit import evaluation, methods, presets, robustness, studies, tasks
 from rtkit.adversaries import Adversary
 from rtkit.data.glyphs import World
 from rtkit.methods import Method
@@ -134,7 +134,7 @@ class Arms:
         return Student(self.study, name, made, network, self.seed, target, n, world, knobs)
 
 
-def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Student]:
+def _replicate(preset: Preset, plan: Plan, seed: int, targets: Sequence[str]) -> list[Student]:
     arms = Arms(preset, plan, seed)
     main = ("head", "full_network", "lwf")
     made = [arms.student(name, shape=shape) for shape in plan.shapes for name in main]
@@ -143,6 +143,9 @@ def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Student]:
     made += [arms.student(name, n=n) for n in plan.low_data for name in ("head", "adversarial, from scratch")]
     made.append(arms.student("lwf", target="source"))
     made += [arms.student("lwf", weight=weight) for weight in plan.lambdas]
+    for target in targets:
+        n = tasks.fitting((plan.n_train,), target, preset.world, seed)[0]
+        made += [arms.student(name, source, n=n, target=target) for name in main for source in ("robust", "standard")]
     if plan.extended and seed in preset.seeds[:3]:
         made += [arms.student(name, shape=shape) for shape in plan.shapes for name in DEPTHS]
         made += [arms.student(name) for name in ("mlp 2", "head, statistics adapt", "last_stage, statistics frozen")]
@@ -180,24 +183,27 @@ def is_cached(student: Student) -> bool:
     return students.is_cached(student, MODULES)
 
 
-def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Student]:
-    """All students of the study at a preset, without training any."""
-    chosen = presets.get(preset)
-    found = [_replicate(chosen, PLANS[preset], seed) for seed in presets.replicates(chosen, seeds)]
+def plan(preset: str, seeds: Sequence[int] | None = None, targets: Sequence[str] = ()) -> list[Student]:
+    """All students of the study at a preset, without training any; `targets` as in `run`."""
+    chosen, size = presets.get(preset), studies.size(STUDY, PLANS, preset)
+    found = [_replicate(chosen, size, seed, targets) for seed in presets.replicates(chosen, seeds)]
     return [student for replicate in found for student in replicate]
 
 
-def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFrame:
+def run(preset: str = "glyphs", seeds: Sequence[int] | None = None, targets: Sequence[str] = ()) -> pd.DataFrame:
     """Make the frame of the study, student by student; what is in the cache is read.
+
+    Args:
+        targets: data sets by name; on each the main methods are run, from either source.
 
     Returns:
         The columns of `Student.row`, and `shape_reliability` (of the target) and `weight` (lambda_d). Accuracies are
         fractions, robust ones under `THREAT`.
 
     Raises:
-        ValueError: there is no such preset, or the seeds are no whole numbers.
+        ValueError: there is no such preset or target, or the seeds are no whole numbers.
     """
-    return studies.frame(preset, plan(preset, seeds), rows, is_cached)
+    return studies.frame(preset, plan(preset, seeds, targets), rows, is_cached)
 
 
 def _validation(student: Student) -> tuple[float, float]:

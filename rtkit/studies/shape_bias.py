@@ -83,7 +83,7 @@ def _is_cached(cell: Cell) -> bool:
 
 def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Cell]:
     """All cells of the study at a preset, without computing any."""
-    chosen, size, made = presets.get(preset), PLANS[preset], []
+    chosen, size, made = presets.get(preset), studies.size(STUDY, PLANS, preset), []
     budget = {"steps": chosen.steps, "batch_size": chosen.batch_size}
     for seed in presets.replicates(chosen, seeds):
         found = sources(chosen, seed, size.eps)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rtkit import compute, evaluation, models, store
-from rtkit.data import targets
+from rtkit import compute, evaluation, models, store, tasks
 from rtkit.data.glyphs import World
+from rtkit.data.pictures import Pictures
 from rtkit.data.targets import Target
 from rtkit.methods import Method
 from rtkit.sources import Source
@@ -23,7 +23,7 @@ class Student:
         name: what the frame calls its method; `method` is everything that decides its training.
         source: the network that its weights start from, or its terms compare with (a teacher).
         seed: the replicate whose task images, split and attack noise are used.
-        target: a name of `targets.NAMES`, drawn in `world`, or "source": the task that the source network learned.
+        target: see `tasks.target`, drawn in `world`; or "source": the task that the source network learned.
         n_train: training images; with "source" as many as the source saw.
         knobs: further columns of the frame by name; whatever they say must also be in the method or the world.
     """
@@ -35,7 +35,7 @@ class Student:
     seed: int
     target: str
     n_train: int
-    world: World
+    world: World | Pictures
     knobs: tuple[tuple[str, float], ...] = ()
 
     def row(self, metric: str, value: float, n_test: int, **more) -> dict:
@@ -45,10 +45,15 @@ class Student:
         row |= {"seed": self.seed, "metric": metric, "value": value, "n_test": n_test, "seconds": 0.0, "gradients": 0}
         return row | dict(self.knobs) | more
 
+    @property
+    def config(self) -> dict:
+        """All that decides its weights beside the code."""
+        return {"student": self, "compute": compute.kind()} | tasks.fingerprints(self.source.world, self.target)
+
     def task(self) -> Target:
         """Its task: images to train on, to choose on, to judge on."""
         if self.target != "source":
-            return targets.target(self.target, self.world, self.seed)
+            return tasks.target(self.target, self.world, self.seed)
         held_out = self.source.images("test", 1512)
         return Target(self.source.images(), held_out[:512], held_out[512:])
 
@@ -71,7 +76,7 @@ def trained(student: Student, measure: Callable | None = None, measure_at: tuple
         net = models.with_new_head(reference, classes, seed, method.hidden)
     else:
         # Another seed than the source's own initialisation, from which a student must differ.
-        net = models.create(classes, student.source.width, seed + 10**5, method.hidden)
+        net = models.create(classes, student.source.architecture, seed + 10**5, method.hidden)
     images = task.pool if student.target == "source" else task.subset(student.n_train, seed)
     look = None if measure is None else lambda net: measure(net, task)
     with compute.stopwatch() as seconds:
@@ -95,15 +100,11 @@ def clean_rows(student: Student, done: Trained) -> Iterable[dict]:
         yield student.row(metric, evaluation.accuracy(done.net, images), len(images), **cost)
 
 
-def _config(student: Student) -> dict:
-    return {"student": student, "compute": compute.kind()}
-
-
 def cached(student: Student, modules: tuple[str, ...], make: Callable[[Student], Iterable[dict]]) -> list[dict]:
     """The rows that `make` gives for a student, computed at most once; `modules` hold the code that decides them."""
-    return store.cell(student.study, _config(student), modules, lambda: list(make(student)))
+    return store.cell(student.study, student.config, modules, lambda: list(make(student)))
 
 
 def is_cached(student: Student, modules: tuple[str, ...]) -> bool:
     """Whether `cached` would only have to read."""
-    return store.cell_path(student.study, _config(student), modules).exists()
+    return store.cell_path(student.study, student.config, modules).exists()

@@ -145,7 +145,8 @@ def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Student]:
     """All students of the study at a preset, without training any; three replicates where none are named."""
     chosen = presets.get(preset)
     seeds = presets.replicates(chosen, seeds or chosen.seeds[:REPLICATES])
-    return list(dict.fromkeys(student for seed in seeds for student in _replicate(chosen, PLANS[preset], seed)))
+    size = studies.size(STUDY, PLANS, preset)
+    return list(dict.fromkeys(student for seed in seeds for student in _replicate(chosen, size, seed)))
 
 
 def run(preset: str = "glyphs", seeds: Sequence[int] | None = None) -> pd.DataFrame:

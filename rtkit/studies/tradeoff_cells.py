@@ -50,9 +50,9 @@ def _train(student: Student) -> tuple[dict, dict]:
 
 def network(student: Student, checkpoint: str = "last") -> tuple[Network, dict]:
     """A trained student, "last" or "best", from the cache or trained now, and the facts of its training."""
-    config = {"student": student, "compute": compute.kind(), "checkpoints": "by the trade-off study"}
+    config = student.config | {"checkpoints": "by the trade-off study"}
     state, facts = store.network(config, lambda: _train(student))
-    net = models.create(len(student.task().classes), student.source.width, 0)
+    net = models.create(len(student.task().classes), student.source.architecture, 0)
     net.load_state_dict({name: value for key, value in state.items()
                          for which, _, name in [key.partition(":")] if which == checkpoint})  # fmt: skip
     return net.to(compute.device()).eval(), facts

@@ -1,0 +1,116 @@
+"""Worlds of real images: what source networks learn, and targets cut from data sets by name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rtkit.data import named
+from rtkit.data.glyphs import Images
+from rtkit.data.targets import POOL, TEST, VALIDATION, Target
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A world of real images: what its source networks learn, and how a target is cut from another data set.
+
+    Args:
+        name: the data set that source networks learn, "" where they come trained.
+        size: height and width of all images, in pixels.
+        pool, validation, test: images of a target, at most; see `target`.
+        eps: l-infinity radius within which its source networks are attacked, for pixels in [0, 1].
+    """
+
+    name: str
+    size: int = 32
+    pool: int = 1600
+    validation: int = 400
+    test: int = 2000
+    eps: float = 2 / 255
+
+
+def source(world: Pictures, n: int, seed: int, split: str = "train", root: Path | str | None = None) -> Images:
+    """Draw the task of a source network from the world's data set, as even over the classes as it allows.
+
+    Args:
+        split: "train", redrawn by each seed; "held_out", train images from the other end of the same order; "test".
+
+    Raises:
+        ValueError: see `named.load`; or the set has fewer images than asked for.
+    """
+    arrays = named.arrays(world.name, world.size, root)
+    part = "test" if split == "test" else "train"
+    y = arrays[f"y_{part}"]
+    if n > len(y):
+        raise ValueError(
+            f"{named.find(world.name, root)} has {len(y)} {part} images, {n} were asked for; ask for fewer"
+        )
+    order = np.random.default_rng([seed, 17]).permutation(len(y))
+    rank = np.empty(len(y), int)  # how many of its own class come before it
+    for k in np.unique(y):
+        rank[order[y[order] == k]] = np.arange((y == k).sum())
+    order = order[np.argsort(rank[order], kind="stable")]
+    return named.images(arrays, part, world.size, order[::-1][:n].copy() if split == "held_out" else order[:n])
+
+
+def _evenly(there: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """How many to take of each class, n in all or whatever there is, as even as that allows.
+
+    Shape:
+        there (K,) -> (K,) int64.
+    """
+    label = np.repeat(np.arange(len(there)), there)
+    rank = np.concatenate([np.arange(count) for count in there])  # how many of its own class come before it
+    order = rng.permutation(len(label))
+    return np.bincount(label[order[np.argsort(rank[order], kind="stable")][:n]], minlength=len(there))
+
+
+def target(
+    name: str,
+    seed: int,
+    size: int = 32,
+    pool: int = POOL,
+    validation: int = VALIDATION,
+    test: int = TEST,
+    root: Path | str | None = None,
+) -> Target:
+    """Draw the target task of one replicate from a data set, as even over the classes as it allows.
+
+    Pool and validation images are drawn from the set's train images, test images from its test images. Where a class
+    has too few for both, a part of them in the asked proportion validates; where the set has too few, sizes shrink.
+
+    Args:
+        pool, validation, test: how many images to draw, at most.
+
+    Raises:
+        ValueError: see `named.load`; or a class would get fewer than two images in one of the three.
+    """
+    arrays, rng = named.arrays(name, size, root), np.random.default_rng([seed, 16])
+    classes = len(arrays["classes"])
+    there = {part: np.bincount(arrays[f"y_{part}"], minlength=classes) for part in ("train", "test")}
+    share = np.maximum(2, there["train"] * validation // max(1, pool + validation))
+    counts = {"validation": _evenly(np.minimum(share, there["train"]), validation, rng)}
+    counts["pool"] = _evenly(there["train"] - counts["validation"], pool, rng)
+    counts["test"] = _evenly(there["test"], test, rng)
+    for part, asked in (("pool", pool), ("validation", validation), ("test", test)):
+        least = int(counts[part].argmin())
+        if counts[part][least] < 2:
+            remedy = (
+                f"ask for {part} >= {2 * classes}"
+                if asked < 2 * classes
+                else f"the set needs four train and two test images of every class, it has {there['train'][least]} "
+                f"and {there['test'][least]} of this one: add some, or leave the class out"
+            )
+            raise ValueError(
+                f"{named.find(name, root)}: class {str(arrays['classes'][least])!r} would get {counts[part][least]} "
+                f"{part} images of {asked}, it needs two; {remedy}"
+            )
+    index = {"pool": [], "validation": [], "test": []}
+    for k in range(classes):
+        train, tested = (rng.permutation(np.flatnonzero(arrays[f"y_{part}"] == k)) for part in ("train", "test"))
+        index["pool"].append(train[: counts["pool"][k]])
+        index["validation"].append(train[len(train) - counts["validation"][k] :])
+        index["test"].append(tested[: counts["test"][k]])
+    chosen = {part: rng.permutation(np.concatenate(rows)) for part, rows in index.items()}
+    parts = {"pool": "train", "validation": "train", "test": "test"}
+    return Target(*(named.images(arrays, parts[part], size, chosen[part]) for part in parts))

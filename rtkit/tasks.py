@@ -1,0 +1,56 @@
+"""Tasks by name: what a world's source networks learn, and the targets, drawn or cut from a data set of real images."""
+
+from collections.abc import Sequence
+
+from rtkit import store
+from rtkit.data import glyphs, named, pictures, targets
+from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
+from rtkit.data.pictures import Pictures
+from rtkit.data.targets import Target
+
+_READERS = ("data/named", "data/folders", "data/pictures")  # their code decides what is made of a data set
+
+
+def source(world: World | Pictures, n: int, seed: int, split: str = "train") -> Images:
+    """The first n images of what a world's source networks learn; `split` is "train", "held_out" or "test"."""
+    if isinstance(world, Pictures):
+        return pictures.source(world, n, seed, split)
+    if split == "held_out":
+        return glyphs.source(world, n, seed + 10**6)
+    return glyphs.source(world, n, seed, split=split)
+
+
+def classes(world: World | Pictures) -> int:
+    """How many classes a world's source networks tell apart."""
+    if isinstance(world, Pictures):
+        return len(named.arrays(world.name, world.size)["classes"])
+    return len(SOURCE_LETTERS)
+
+
+def target(name: str, world: World | Pictures, seed: int) -> Target:
+    """The target task of one replicate: in a glyph world a name of `targets.NAMES`, else a data set by name.
+
+    Raises:
+        ValueError: there is no such data set, or it is unusable; see `pictures.target`.
+    """
+    if isinstance(world, Pictures):
+        return pictures.target(name, seed, world.size, world.pool, world.validation, world.test)
+    return targets.target(name, world, seed) if name in targets.NAMES else pictures.target(name, seed, glyphs.SIZE)
+
+
+def fitting(sizes: Sequence[int], name: str, world: World | Pictures, seed: int) -> tuple[int, ...]:
+    """Those numbers of training images that a target has; all of its images where it has fewer than any."""
+    if name in targets.NAMES:
+        return tuple(sizes)
+    there = len(target(name, world, seed).pool)
+    return tuple(n for n in sizes if n <= there) or (there,)
+
+
+def fingerprints(world: World | Pictures, target: str = "source") -> dict[str, str]:
+    """What a cache key must hold of the real images that a result depends on; nothing where all of them are drawn."""
+    found = {}
+    if isinstance(world, Pictures) and world.name:
+        found[world.name] = named.fingerprint(world.name, world.size)
+    if target not in ("source", *targets.NAMES):
+        found[target] = named.fingerprint(target, world.size if isinstance(world, Pictures) else glyphs.SIZE)
+    return {"images": found | {"code": store.code_hash(_READERS)}} if found else {}
