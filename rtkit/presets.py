@@ -50,6 +50,22 @@ PRESETS = {
         Preset("smoke", (0,), "small-8", n_source=200, n_source_test=60, source_steps=6, steps=3),
         Preset("glyphs", (0, 1, 2, 3, 4)),
         Preset("glyphs-full", (0, 1, 2, 3, 4)),
+        # 20 epochs; on two cores the better part of an hour for notebook 01.
+        Preset("cifar-small", (0, 1, 2), "small-32", 15000, 2000, 2340, 0.2, steps=160, world=Pictures("cifar100")),
+        # 40 epochs of 20,000 images, 16 of all 50,000; for one GPU.
+        Preset(
+            "cifar",
+            (0, 1, 2),
+            "resnet18-cifar",
+            20000,
+            5000,
+            6250,
+            0.2,
+            steps=320,
+            world=Pictures("cifar100", pool=6400),
+        ),
+        # Source networks come trained (`rtkit import-checkpoint`).
+        Preset("imagenet", (0, 1, 2), "resnet18", steps=320, world=Pictures("", 224)),
     )
 }
 
