@@ -221,7 +221,7 @@ def test_cells_are_read_back_and_an_interrupted_study_resumes(monkeypatch):
     """A study that stops in its third cell has the first two when it runs again."""
     todo = [cell for cell in transfer.plan("smoke", [0, 1]) if cell.source.kind == "untrained"]
     assert len(todo) == 4
-    monkeypatch.setattr(transfer, "plan", lambda preset, seeds=None: todo)
+    monkeypatch.setattr(transfer, "plan", lambda preset, seeds=None, targets=(): todo)
     monkeypatch.setattr("rtkit.studies.workers", lambda: 1)
     computed, original = [], cells.trained_rows
 
