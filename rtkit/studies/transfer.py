@@ -68,7 +68,7 @@ PLANS = {
         phase_seeds=(0, 1, 2),
         extended=True,
     ),
-    "cifar-small": Plan((2 / 255,), (100, 400, 50, 200, 1600), targets=REAL[:3]),
+    "cifar-small": Plan((2 / 255,), (100, 400, 200, 1600), targets=REAL[:3]),
     "cifar": Plan(
         (1 / 255, 2 / 255, 4 / 255, 8 / 255),
         (100, 400, 200, 800, 1600, 6400),

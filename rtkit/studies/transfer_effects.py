@@ -8,6 +8,7 @@ from rtkit import claims
 from rtkit.claims import Verdict
 from rtkit.data.glyphs import World
 from rtkit.data.pictures import Pictures
+from rtkit.data.targets import NAMES
 from rtkit.studies import judging
 from rtkit.studies.judging import Control
 from rtkit.studies.transfer import FINE, MAIN_EPS, PAIR, PLANS, REAL, SHAPES, STUDY
@@ -27,6 +28,13 @@ def judged(frame: pd.DataFrame) -> tuple[str, ...]:
     """
     there = [name for name in frame.target.unique() if name != "source"]
     return next(filter(None, (tuple(name for name in names if name in there) for names in (SHAPES, REAL, there))), ())
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of data sets by name: clean accuracy from the standard and the robust source of the main contrasts."""
+    rows = core(frame)
+    rows = pick(rows[~rows.target.isin([*NAMES, "source"])], metric="clean_accuracy")
+    return rows[(rows.source == "standard") | ((rows.source == "robust") & (rows.source_eps == main_eps(frame)))]
 
 
 def main_eps(frame: pd.DataFrame) -> float:
@@ -58,9 +66,8 @@ def score(frame: pd.DataFrame, source: str, metric: str = "clean_accuracy", **wh
 
 def arms(frame: pd.DataFrame, eps: float | None = None, **where) -> tuple[float, float]:
     """Scores of the robust and of the standard source, in percent; by default that of the main radius."""
-    return score(frame, "robust", source_eps=main_eps(frame) if eps is None else eps, **where), score(
-        frame, "standard", **where
-    )
+    eps = main_eps(frame) if eps is None else eps
+    return score(frame, "robust", source_eps=eps, **where), score(frame, "standard", **where)
 
 
 def gain(frame: pd.DataFrame, eps: float | None = None, **where) -> float:
@@ -109,11 +116,13 @@ def _best_gain(frame: pd.DataFrame, method: str) -> float:
 
 
 def _sizes(frame: pd.DataFrame) -> list[int]:
-    return sorted(frame[(frame.method == "last_stage") & (frame.source == "robust")].n_train.unique())
+    return sorted(pick(frame, method="last_stage", source="robust", target=judged(frame)).n_train.unique())
 
 
 def _faster(frame: pd.DataFrame) -> float:
-    early = frame[frame.metric == "accuracy_at_step"]
+    early = pick(frame, metric="accuracy_at_step", target=judged(frame))
+    if not len(early):
+        raise KeyError("no accuracy on the way")
     where = {"method": "last_stage", "target": judged(frame), "n_train": int(early.n_train.min())}
     first = gain(frame, metric="accuracy_at_step", step=int(early.step.min()), **where)
     return first - gain(frame, **where)
