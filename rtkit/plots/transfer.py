@@ -44,6 +44,7 @@ _TARGET_LOOK = {
     "kmnist": {"color": "#56B4E9", "marker": "v"},
     "svhn": {"color": "#CC79A7", "marker": "^"},
 }
+_LIMIT = 40.0  # points, at which the colours of gains end
 _OWN_LOOK = {"color": "black", "marker": "*"}  # of a reader's data set
 PROTOCOLS = {
     "fixed_feature": "fixed features",
@@ -152,11 +153,9 @@ def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     sure = table.assign(sure=(table.low > 0) | (table.high < 0))
     sure = sure.pivot_table(index=knobs[0], columns=knobs[1], values="sure").sort_index(ascending=False)
     text = grid.map("{:+.1f}".format) + sure.map(lambda value: "*" if value else "")
-    limit = max(5.0, float(np.nanmax(np.abs(grid.to_numpy()))))
     bar = {"label": "robust minus standard (points)"}
-    sns.heatmap(
-        grid, ax=ax, cmap="PuOr_r", center=0, vmin=-limit, vmax=limit, annot=text, fmt="", cbar_kws=bar, linewidths=1
-    )
+    colours = {"cmap": "PuOr_r", "vmin": -_LIMIT, "vmax": _LIMIT}
+    sns.heatmap(grid, ax=ax, annot=text, fmt="", cbar_kws=bar, linewidths=1, **colours)
     if min(grid.shape) > 1 and grid.to_numpy().min() < 0 < grid.to_numpy().max():
         columns, rows = np.meshgrid(np.arange(grid.shape[1]) + 0.5, np.arange(grid.shape[0]) + 0.5)
         ax.contour(columns, rows, grid.to_numpy(), levels=[0], colors="black", linewidths=2.5, linestyles="--")
@@ -166,30 +165,27 @@ def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def real_gains(frame: pd.DataFrame, ax: Axes | None = None, limit: float = 15.0) -> Axes:
-    """Gain of the robust source on real images by target and protocol, as fields like those of `phase_diagram`.
-
-    Args:
-        limit: the gain in points at which the colours end.
-    """
-    ax = axes(ax, (6.5, 3))
+def real_gains(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Gain of the robust source on data sets by name, by target and protocol, in the colours of `phase_diagram`."""
+    ax = axes(ax, (7, 3))
     table = summary(differences(frame, ["target", "method"]), ["target", "method"])
     if not len(table):
         ax.set_axis_off()
         return ax
-    methods = [name for name in PROTOCOLS if name in set(table.method)]
     sure = (table.low > 0) | (table.high < 0)
     table = table.assign(text=table["mean"].map("{:+.1f}".format) + sure.map({True: "*", False: ""}))
+    methods = [name for name in PROTOCOLS if name in set(table.method)]
     order = {"index": by_name(table.target), "columns": methods}
     grid, text = (
-        table.pivot_table(index="target", columns="method", values=name, aggfunc="first").reindex(**order)
-        for name in ("mean", "text")
+        table.pivot(index="target", columns="method", values=name).reindex(**order) for name in ("mean", "text")
     )
+    colours = {"cmap": "PuOr_r", "vmin": -_LIMIT, "vmax": _LIMIT}
     bar = {"label": "robust minus standard (points)"}
-    sns.heatmap(grid, ax=ax, cmap="PuOr_r", vmin=-limit, vmax=limit, annot=text, fmt="", cbar_kws=bar, linewidths=1)
+    sns.heatmap(grid, ax=ax, annot=text, fmt="", cbar_kws=bar, linewidths=1, **colours)
     ax.set_xticklabels([PROTOCOLS[name] for name in methods], rotation=0)
     ax.set_yticklabels([title(name) for name in grid.index], rotation=0)
-    ax.set(xlabel="what is trained on the target", ylabel="")
+    sizes = " and ".join(f"{n:g}" for n in sorted(frame.n_train.unique()))
+    ax.set(xlabel="what is trained on the target", ylabel="", title=f"real images, n = {sizes}")
     return ax
 
 
