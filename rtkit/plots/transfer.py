@@ -176,9 +176,8 @@ def real_gains(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     table = table.assign(text=table["mean"].map("{:+.1f}".format) + sure.map({True: "*", False: ""}))
     methods = [name for name in PROTOCOLS if name in set(table.method)]
     order = {"index": by_name(table.target), "columns": methods}
-    grid, text = (
-        table.pivot(index="target", columns="method", values=name).reindex(**order) for name in ("mean", "text")
-    )
+    where = {"index": "target", "columns": "method", "aggfunc": "first"}
+    grid, text = (table.pivot_table(values=name, **where).reindex(**order) for name in ("mean", "text"))
     colours = {"cmap": "PuOr_r", "vmin": -_LIMIT, "vmax": _LIMIT}
     bar = {"label": "robust minus standard (points)"}
     sns.heatmap(grid, ax=ax, annot=text, fmt="", cbar_kws=bar, linewidths=1, **colours)
