@@ -63,13 +63,6 @@ def verdict(found: Verdict) -> str:
     return f"{heading}\n\n> {word}{note}: {facts}. The paper: {claim.paper_effect}."
 
 
-def short(found: Verdict) -> str:
-    """A verdict in a few words, for a table: "supported +22.6 points", or "not judged: smoke"."""
-    if found.verdict == "not_judged":
-        return f"not judged: {found.reason.partition(':')[0].replace('_', ' ')}"
-    return f"{found.verdict} {found.effect:+.1f} {found.unit}"
-
-
 def by_chance(found: Sequence[Verdict], *simulated: np.ndarray) -> str:
     """How many of the verdicts chance alone would give.
 
