@@ -88,7 +88,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return report.main(preset)
     if arguments.command == "run":
-        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(), given)
+        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given)
     elif arguments.command == "study":
         by_number = {number: name for name, number in records.STUDIES.items()}
         name = by_number.get(arguments.name, arguments.name)

@@ -84,6 +84,19 @@ def replicates(preset: Preset, seeds: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
+def drawn(name: str) -> Preset:
+    """Return the preset of that name, which must be one of the glyph world.
+
+    Raises:
+        ValueError: there is none, or its world is one of real images.
+    """
+    found = get(name)
+    if not isinstance(found.world, World):
+        valid = [name for name, preset in PRESETS.items() if isinstance(preset.world, World)]
+        raise ValueError(f"the preset {name!r} is one of real images; here it must be {', '.join(valid)}")
+    return found
+
+
 def get(name: str) -> Preset:
     """Return the preset of that name.
 

@@ -12,7 +12,8 @@ import nbformat
 import psutil
 import pytest
 
-from rtkit import cli, records, runner, store
+from rtkit import cli, presets, records, runner, store
+from rtkit.data.pictures import Pictures
 
 
 def notebook(path, *cells: str, parameters: str = 'preset: str = "glyphs"  # which\nseeds: list[int] = []  # many'):
@@ -201,3 +202,11 @@ def test_every_study_has_its_modules_and_its_notebook():
         for suffix in ("", "_effects"):
             assert (store.PACKAGE / "studies" / f"{study}{suffix}.py").exists()
             assert f"studies/{study}{suffix}" in records.MODULES[study]
+
+
+def test_a_preset_of_real_images_runs_the_notebooks_that_have_something_to_say():
+    assert [path.name[:2] for path in runner.paths("imagenet")] == ["01", "07"]
+    assert runner.paths("glyphs") == runner.paths()
+    assert set(runner.REAL) == {name for name, preset in presets.PRESETS.items() if isinstance(preset.world, Pictures)}
+    with pytest.raises(ValueError, match="'cifar' is one of real images; here it must be smoke, glyphs, glyphs-full"):
+        presets.drawn("cifar")
