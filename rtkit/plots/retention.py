@@ -84,9 +84,9 @@ def plane(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     colour, marker = LOOKS["lwf"]
     lwf = means.loc["lwf"].sort_index()
     ax.plot(lwf.clean_accuracy, lwf.robust_accuracy, marker, color=colour, ms=8, ls="-", lw=1, label=NAMES["lwf"])
-    for weight, at in lwf.iterrows():
-        label = (at.clean_accuracy, at.robust_accuracy)
-        ax.annotate(f"λ {weight:g}", label, (7, -11), textcoords="offset points", fontsize=9, color=colour)
+    for k, (weight, at) in enumerate(lwf.iterrows()):
+        label, offset = (at.clean_accuracy, at.robust_accuracy), (7, -11) if k % 2 else (-4, 9)
+        ax.annotate(f"λ {weight:g}", label, offset, textcoords="offset points", fontsize=9, color=colour)
     ax.set(**_PLANE)
     ax.margins(0.15)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))

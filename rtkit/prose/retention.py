@@ -24,7 +24,7 @@ def by_shape(frame: pd.DataFrame) -> str:
         head = {"method": "head", "shape": shape}
         found = [_difference(frame, {"method": name, "shape": shape}, head, 1) for name in ("full_network", "lwf")]
         words = [
-            f"{NAMES[name]} {'**gains**' if d.low > 0 else '**loses**' if d.high < 0 else 'changes not clearly'} "
+            f"{NAMES[name]} {'**gains**' if d.low > 0 else '**loses**' if d.high < 0 else '**does not clearly change**'} "
             f"({prose.number(d)})"
             for name, d in zip(("full_network", "lwf"), found, strict=True)
         ]
