@@ -122,6 +122,6 @@ def networks(world: Pictures, architecture: str) -> tuple[Published, ...]:
     files = [Path(file).stem for rows in there.values() for _, _, file in rows]
     raise ValueError(
         f"needs a standard and a robust ImageNet network of one architecture in {folder()}; there "
-        f"{'are ' + ', '.join(files) if files else 'is none yet'}. Download for example {architecture}_l2_eps0.ckpt and "
-        f"{architecture}_l2_eps3.ckpt by hand from {ADDRESS}, then run `rtkit import-checkpoint FILE` on each"
+        f"{'are ' + ', '.join(files) if files else 'is none yet'}. Download for example {architecture}_l2_eps0.ckpt "
+        f"and {architecture}_l2_eps3.ckpt by hand from {ADDRESS}, then run `rtkit import-checkpoint FILE` on each"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rtkit import presets, published, tasks
+from rtkit.data import named
 from rtkit.presets import Preset
 from rtkit.studies.cells import Cell
 
@@ -33,14 +34,17 @@ def cells(preset: Preset, seeds: Sequence[int] | None = None, targets: Sequence[
             "`rtkit run 01 --preset imagenet -p targets '[\"mine\"]'` for a folder data/mine/ (see data/README.md)"
         )
     budget = {"steps": preset.steps, "batch_size": preset.batch_size}
-    sources, made = published.networks(preset.world, preset.architecture), []
-    for seed in presets.replicates(preset, seeds):
-        for target in targets:
-            sizes = tasks.fitting(N_TRAIN, target, preset.world, seed)
-            made += [
-                Cell(STUDY, source, seed, target, protocol, (n,), lr=LEARNING_RATES[protocol], **budget)
-                for source in sources
-                for protocol in PROTOCOLS
-                for n in sizes
-            ]
-    return list(dict.fromkeys(made))
+    seeds, sources = presets.replicates(preset, seeds), published.networks(preset.world, preset.architecture)
+    sizes = {}
+    for target in targets:
+        classes = len(named.arrays(target, preset.world.size)["classes"])
+        # An image of every class at least; how many there are is the same for every seed.
+        sizes[target] = tasks.fitting([n for n in N_TRAIN if n >= classes], target, preset.world, seeds[0])
+    return [
+        Cell(STUDY, source, seed, target, protocol, (n,), lr=LEARNING_RATES[protocol], **budget)
+        for seed in seeds
+        for target in sizes
+        for source in sources
+        for protocol in PROTOCOLS
+        for n in sizes[target]
+    ]
