@@ -82,7 +82,7 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.command == "data":
         return _data(arguments)
     if arguments.command == "import-checkpoint":
-        return _import(Path(arguments.file), Path(arguments.to or store.ROOT / "data" / "checkpoints"))
+        return _import(Path(arguments.file), arguments.to)
     if arguments.command == "report":
         from rtkit import report
 
@@ -104,11 +104,11 @@ def _command(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _import(path: Path, folder: Path) -> int:
-    from rtkit import checkpoints, runner
+def _import(path: Path, to: str | None) -> int:
+    from rtkit import checkpoints, published, runner
 
     try:
-        print(checkpoints.convert(path, runner.writable(folder)))
+        print(checkpoints.convert(path, runner.writable(Path(to) if to else published.folder())))
     except ValueError as error:
         raise runner.UsageError(str(error)) from error
     return 0
