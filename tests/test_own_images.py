@@ -20,7 +20,7 @@ from rtkit.runner import NOTEBOOKS
 from rtkit.studies import attack_students, influence_effects
 from rtkit.studies import attack_success_effects as attack_effects
 
-BETWEEN = {"03": "label match of the most helpful image", "04": "Success of the attack", "05": "Against the head alone"}
+BETWEEN = {"03": "label match of the most helpful image", "04": "Success of the attack", "05": "against the head alone"}
 
 
 def folder(path, classes=("left", "right"), count: int = 14) -> None:
@@ -31,8 +31,8 @@ def folder(path, classes=("left", "right"), count: int = 14) -> None:
         for at in range(count * (1 + k)):
             x = rng.integers(120, size=(30 + at, 48 - at // 2, 3), dtype=np.uint8)
             half = x.shape[1] // 2
-            x[:, :half] += np.uint8(100 * (1 - k))
-            x[:, half:] += np.uint8(100 * k)
+            x[:, :half] += np.uint8(100 * (k == 0))
+            x[:, half:] += np.uint8(100 * (k == 1))
             Image.fromarray(x).save(path / name / f"{at}.{'png' if at % 2 else 'jpg'}")
 
 
@@ -229,6 +229,8 @@ def kept(full: float) -> pd.DataFrame:
 
 def test_robustness_on_real_images_is_told_as_it_is():
     text = real.tell("retention", "05", kept(0.2))
+    assert "from the robust source head alone 80.0 % and 50.0 %, all layers 80.0 % and 20.0 %, all layers, LwF" in text
+    assert "from the standard source head alone 80.0 % and 0.0 %" in text
     assert "training all layers **loses** robust accuracy (-30.0 points" in text
     assert "learning without forgetting **gains** robust accuracy (+10.0 points" in text
     assert "the robust source is **ahead** of the standard source: +50.0 points" in text

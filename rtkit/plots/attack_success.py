@@ -63,7 +63,8 @@ def trades(frames: Mapping[str, pd.DataFrame]) -> Figure:
         trade(frame, ax).set_title(name)
         if ax is not panels[0, -1]:
             ax.get_legend().remove()
-            panels[0, -1].set_ylabel("")
+        if ax is not panels[0, 0]:
+            ax.set_ylabel("")
     return figure
 
 

@@ -77,6 +77,8 @@ def match_by_target(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
         ax.set_xlabel("ranked first: same label (%)")
         if ax is not panels[0, 0]:
             ax.set_yticklabels([])
+        ax.get_legend().remove()
+    panels[0, -1].legend(title="source", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

@@ -106,8 +106,7 @@ def by_target(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
                 at = effects.point(frame, method, source, target=name)
                 look = {"color": colour, "mfc": fill, "ms": 9, "ls": "none"}
                 ax.plot(*at, marker, label=f"{NAMES[method]}, {source} source", **look)
-        ax.set(title=name, xlabel=_PLANE["xlabel"], ylim=(-3, 103))
-        ax.margins(x=0.15)
+        ax.set(title=name, xlabel=_PLANE["xlabel"], xlim=(-3, 103), ylim=(-3, 103))
     panels[0, 0].set_ylabel(_PLANE["ylabel"])
     panels[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -4,6 +4,7 @@ import pandas as pd
 
 from rtkit import claims, prose
 from rtkit.data import targets
+from rtkit.plots.retention import NAMES
 from rtkit.studies import attack_success_effects as attacks
 from rtkit.studies import retention_effects as retained
 from rtkit.studies.attack_success_effects import QUESTION, odds, success, value
@@ -42,7 +43,7 @@ def influence(frame: pd.DataFrame, name: str) -> str:
         where = {"metric": "top1_match", "score": ranking}
         match = [score(found, source, **where) for source in ("standard", "robust")]
         lead = over_seeds(found, lambda part, where=where: gain(part, **where))
-        full = " (both saturated)" if min(match) > 95 else ""
+        full = "; both saturated" if min(match) > 95 else ""
         lines.append(f"By label match of {words} ({_rates(*match)}{full}) {prose.compare(lead)}.")
     return " ".join(lines)
 
@@ -80,12 +81,18 @@ def retention(frame: pd.DataFrame, name: str) -> str:
 
         return over_seeds(found, one)
 
-    lines = [f"**{name}**, {int(found.n_train.max())} training images, from the robust source."]
+    lines = [f"**{name}**, {int(found.n_train.max())} training images. Clean accuracy and accuracy under attack:"]
+    for source in ("robust", "standard"):
+        points = [
+            f"{NAMES[method]} {_rates(*retained.point(found, method, source, target=name))}"
+            for method in ("head", "full_network", "lwf")
+        ]
+        lines.append(f"from the {source} source {', '.join(points)}{';' if source == 'robust' else '.'}")
     for method, words in (("full_network", "training all layers"), ("lwf", "learning without forgetting")):
         clean, robust = (difference((method, "robust"), ("head", "robust"), metric) for metric in (0, 1))
         change = "**gains**" if robust.low > 0 else "**loses**" if robust.high < 0 else "does **not clearly change**"
         lines.append(
-            f"Against the head alone, {words} {change} robust accuracy ({prose.number(robust)}; clean "
+            f"From the robust source, against the head alone, {words} {change} robust accuracy ({prose.number(robust)}; clean "
             f"{prose.number(clean)})."
         )
     kept = difference(("head", "robust"), ("head", "standard"), 1)

@@ -39,6 +39,6 @@ PLANS = {
     "smoke": Plan((20, 40), steps=5, n_proof=120, dims=3, n_few=60, removed=4, subsets=5, queries=8, k=5),
     "glyphs": Plan(),
     "glyphs-full": Plan((100, 200, 400, 900), removed=120, subsets=100, queries=200),
-    # 129 * 10 parameters a head: 100 images go with them as 3,200 with 41,000.
+    # 650 parameters a head, as in the glyph world.
     "cifar-small": Plan((100, 400, 1600), targets=("mnist", "cifar10")),
 }
