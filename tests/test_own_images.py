@@ -179,7 +179,7 @@ def attacked(sign: float, lead: float = 0.2) -> pd.DataFrame:
     rows = []
     for seed, jitter in enumerate(JITTER):
         for k, name in enumerate(attack_figures.STUDENTS):
-            base = {"method": name, "target": "cifar10", "n_train": 400, "seed": seed, "lr": 0.0, "n_test": 2000}
+            base = {"method": name, "target": "mnist", "n_train": 400, "seed": seed, "n_test": 2000}
             base |= {"weight": attack_students.WEIGHT, "dropout": attack_students.DROPOUT}
             base |= {"lr": attack_students.LEARNING_RATES[name]}
             clean = 0.7 if name != "scratch" else 0.7 - lead
@@ -195,7 +195,7 @@ def attacked(sign: float, lead: float = 0.2) -> pd.DataFrame:
 
 def test_the_attack_on_real_images_is_told_as_it_is():
     text = real.tell("attack_success", "04", attacked(1))
-    assert "**cifar10**, 400 training and 2000 test images. Clean accuracy: fine-tuning 70.0 %" in text
+    assert "**mnist**, 400 training and 2000 test images. Clean accuracy: fine-tuning 70.0 %" in text
     assert "from scratch 50.0 %" in text
     assert "at least 5 points, so there is something to gain" in text
     assert "NFD is fooled **less often** than fine-tuning" in text
@@ -207,7 +207,7 @@ def test_the_attack_on_real_images_is_told_as_it_is():
     assert set(attack_effects.core(both).n_train) == {400}
     assert "**mine**, 15 training" in real.tell("attack_success", "04", both)
     parts = {name: attack_effects.core(both[both.target == name]) for name in real.names(both)}
-    assert [ax.get_title() for ax in attack_figures.trades(parts).axes] == ["cifar10", "mine"]
+    assert [ax.get_title() for ax in attack_figures.trades(parts).axes] == ["mnist", "mine"]
 
 
 def kept(full: float) -> pd.DataFrame:

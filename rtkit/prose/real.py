@@ -92,8 +92,8 @@ def retention(frame: pd.DataFrame, name: str) -> str:
         clean, robust = (difference((method, "robust"), ("head", "robust"), metric) for metric in (0, 1))
         change = "**gains**" if robust.low > 0 else "**loses**" if robust.high < 0 else "does **not clearly change**"
         lines.append(
-            f"From the robust source, against the head alone, {words} {change} robust accuracy ({prose.number(robust)}; clean "
-            f"{prose.number(clean)})."
+            f"From the robust source, against the head alone, {words} {change} robust accuracy "
+            f"({prose.number(robust)}; clean {prose.number(clean)})."
         )
     kept = difference(("head", "robust"), ("head", "standard"), 1)
     return " ".join([*lines, f"Under attack, by the head alone, {prose.compare(kept)}."])
