@@ -73,8 +73,10 @@ def _parse(name: str, text: str, kind: str) -> object:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
+    if kind == "list[str]" and re.fullmatch(r"[\w.-]+", text):
+        return [text]  # a bare word, whatever else YAML would make of it
     outer, inner = re.fullmatch(r"(\w+)(?:\[(\w+)\])?", kind).groups()
-    types = {"int": int, "float": (int, float), "bool": bool, "list": list}
+    types = {"int": int, "float": (int, float), "bool": bool, "list": list, "str": str}
 
     def fits(value, kind: str | None) -> bool:
         if kind not in types:

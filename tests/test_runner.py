@@ -70,6 +70,22 @@ def test_values_of_another_type_are_refused(folder, text):
         runner.assign(runner.paths(), {"seeds": text})
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("mine", ["mine"]), ("2024", ["2024"]), ("yes", ["yes"]), ("[mine, yours]", ["mine", "yours"]), ("[]", [])],
+)
+def test_a_bare_word_is_a_list_of_one_name(folder, text, value):
+    notebook(folder / "01_a.ipynb", parameters="targets: list[str] = []")
+    assert runner.assign(runner.paths(), {"targets": text}) == [{"targets": value}]
+
+
+@pytest.mark.parametrize("text", ["", "{", "a b", "[2024]", "{a: 1}"])
+def test_what_is_neither_a_word_nor_a_list_of_words_is_refused(folder, text):
+    notebook(folder / "01_a.ipynb", parameters="targets: list[str] = []")
+    with pytest.raises(runner.UsageError, match=r"parameter targets must be of type list\[str\]"):
+        runner.assign(runner.paths(), {"targets": text})
+
+
 def test_unknown_parameters_are_refused(folder):
     notebook(folder / "01_a.ipynb")
     with pytest.raises(runner.UsageError, match="no parameter is called 'seed'; did you mean seeds"):
