@@ -88,7 +88,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return report.main(preset)
     if arguments.command == "run":
-        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(), given)
+        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given)
     elif arguments.command == "study":
         by_number = {number: name for name, number in records.STUDIES.items()}
         name = by_number.get(arguments.name, arguments.name)
@@ -99,6 +99,10 @@ def _command(arguments: argparse.Namespace) -> int:
         if arguments.tune:
             print(study.tuning(preset).round(1).to_string())
             return 0
+        try:
+            study.plan(preset)
+        except ValueError as error:  # no such plan, or a data set that is missing or of no use
+            raise runner.UsageError(str(error)) from error
         import_module(f"{study.__name__}_effects").publish(study.run(preset), preset)
     runner.print_scorecard(preset, as_json=getattr(arguments, "json", False))
     return status

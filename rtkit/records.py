@@ -17,11 +17,12 @@ STUDIES = {"transfer": "01", "shape_bias": "02", "influence": "03", "attack_succ
 STUDIES |= {"tradeoff": "06"}
 _STUDENTS = (*store.CELL_MODULES, "studies/students", "studies/judging", "claims")
 _TRANSFER = (*_CELLS, "studies/transfer", "studies/transfer_effects")
+_INFLUENCE = ("_heads", "_plans", "", "_effects")
 _ATTACKS = ("attack_students", "attack_cells", "attack_success", "attack_success_effects")
 MODULES = {
     "transfer": _TRANSFER,
     "shape_bias": (*_TRANSFER, "shape_bias", "studies/shape_bias", "studies/shape_bias_effects"),
-    "influence": (*_TRANSFER, "influence", "studies/influence_heads", "studies/influence", "studies/influence_effects"),
+    "influence": (*_TRANSFER, "influence", *(f"studies/influence{part}" for part in _INFLUENCE)),
     "attack_success": (*_TRANSFER, "studies/students", "feature_attacks", *(f"studies/{name}" for name in _ATTACKS)),
     "retention": (*_STUDENTS, "studies/retention", "studies/retention_effects"),
     "tradeoff": (*_STUDENTS, *(f"studies/tradeoff{part}" for part in ("_cells", "", "_effects"))),

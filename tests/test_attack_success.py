@@ -327,7 +327,7 @@ def test_the_attacker_owns_no_image_of_the_student(monkeypatch):
     monkeypatch.setattr(attack_cells, "train", lambda net, images, *_, **__: seen.append(images))
     monkeypatch.setattr(type(attacker.source), "load", lambda self: (models.create(20, "small-8", 0), {}))
     attacker.surrogate()
-    task = targets.target(attack_students.TARGET, attacker.world, attacker.seed)
+    task = targets.target(attacker.plan.target, attacker.world, attacker.seed)
     own = {image.numpy().tobytes() for image in seen[0].x}
     assert len(own) == attacker.plan.n_train
     assert not own & {image.numpy().tobytes() for image in task.subset(attacker.plan.n_train, attacker.seed).x}

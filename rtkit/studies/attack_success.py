@@ -25,6 +25,10 @@ PLANS = {
     ),
     "glyphs": Plan(),
     "glyphs-full": Plan(sizes=(100, 900), swept=(0, 1), **GRID),
+    # Chosen on validation images of seeds 100 and 101. With 120 digits fine-tuning was right on 85.9 %, training from
+    # scratch on 70.4 %; with 100 on 83.2 and 58.9 % (too seldom to read a success rate), with 150 on 87.1 and 81.9 %.
+    # CIFAR-10 serves less: with 800 images fine-tuning was right on 51.2 % (seed 100).
+    "cifar-small": Plan("mnist", n_train=120, n_test=2000),
 }
 
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from rtkit import presets, published, tasks
-from rtkit.data import named
+from rtkit import presets, published, studies
 from rtkit.presets import Preset
 from rtkit.studies.cells import Cell
 
@@ -35,11 +34,7 @@ def cells(preset: Preset, seeds: Sequence[int] | None = None, targets: Sequence[
         )
     budget = {"steps": preset.steps, "batch_size": preset.batch_size}
     seeds, sources = presets.replicates(preset, seeds), published.networks(preset.world, preset.architecture)
-    sizes = {}
-    for target in targets:
-        classes = len(named.arrays(target, preset.world.size)["classes"])
-        # An image of every class at least; how many there are is the same for every seed.
-        sizes[target] = tasks.fitting([n for n in N_TRAIN if n >= classes], target, preset.world, seeds[0])
+    sizes = {target: studies.sizes(N_TRAIN, target, preset.world, seeds[0]) for target in targets}
     return [
         Cell(STUDY, source, seed, target, protocol, (n,), lr=LEARNING_RATES[protocol], **budget)
         for seed in seeds

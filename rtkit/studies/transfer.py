@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rtkit import presets, studies, tasks
+from rtkit import presets, studies
 from rtkit.data import named
 from rtkit.data.glyphs import World
 from rtkit.presets import Preset
 from rtkit.sources import Source
-from rtkit.studies import cells
+from rtkit.studies import cells, imagenet
 from rtkit.studies.cells import Cell
 
 STUDY = "transfer"
@@ -23,7 +23,9 @@ REAL = ("mnist", "fashion_mnist", "cifar10", "kmnist", "svhn")  # data sets that
 LEARNING_RATE_GRID = (0.03, 0.1, 0.3)
 LEARNING_RATES = {"fixed_feature": 0.3, "last_block": 0.3, "last_stage": 0.1, "last_two_stages": 0.1}
 LEARNING_RATES |= {"full_network": 0.1, "scratch": 0.1}
-REAL_LEARNING_RATES = LEARNING_RATES  # of worlds of real images
+# Of worlds of real images, found at `cifar-small`.
+REAL_LEARNING_RATES = dict.fromkeys(("fixed_feature", "last_block", "last_two_stages", "full_network"), 0.1)
+REAL_LEARNING_RATES |= {"last_stage": 0.3, "scratch": 0.3}
 TUNING_SEEDS = (100, 101)  # no verdict uses them
 
 
@@ -151,7 +153,7 @@ def _named(preset: Preset, plan: Plan, seed: int, targets: Sequence[str]) -> lis
     if not isinstance(preset.world, World):  # the glyph world's sources are scored among its own cells
         made += [Cell(STUDY, one, seed, "source", "none", n_test=preset.n_source_test) for one in every]
     for target in targets:
-        sizes = tasks.fitting(plan.n_train, target, preset.world, seed)
+        sizes = studies.sizes(plan.n_train, target, preset.world, seed)
         few, ends = sizes[0], sorted({sizes[0], max(sizes)})
         made += [cell(one, target, "last_stage", n) for one in every[:-1] for n in sizes]
         made += [cell(one, target, "fixed_feature", n) for one in every[:-1] for n in sizes]
@@ -166,7 +168,10 @@ def _named(preset: Preset, plan: Plan, seed: int, targets: Sequence[str]) -> lis
 
 def plan(preset: str, seeds: Sequence[int] | None = None, targets: Sequence[str] = ()) -> list[Cell]:
     """All cells of the study at a preset, without computing any; arguments and errors as `run`."""
-    chosen, size = presets.get(preset), studies.size(STUDY, PLANS, preset)
+    chosen = presets.get(preset)
+    if not isinstance(chosen.world, World) and not chosen.world.name:
+        return imagenet.cells(chosen, seeds, targets)
+    size = studies.size(STUDY, PLANS, preset)
     seeds, found = presets.replicates(chosen, seeds), [*(name for name in size.targets if name in named.names())]
     if size.targets and not found:
         raise ValueError(
