@@ -10,6 +10,9 @@ import yaml
 from packaging.requirements import Requirement
 
 from rtkit import PRESETS, presets, records, runner, store
+from rtkit.data import named
+from rtkit.data.pictures import Pictures
+from rtkit.studies import transfer
 
 ROOT = store.ROOT
 REQUIRED = {"torch", "torchvision", "jupyterlab", "ipywidgets", "seaborn", "captum", "papermill"}
@@ -78,6 +81,21 @@ def test_presets_are_the_same_everywhere():
     assert workflow[True]["workflow_dispatch"]["inputs"]["preset"]["options"] == list(
         PRESETS
     )  # YAML reads "on" as true
+
+
+def test_the_gpu_workflow_fetches_what_its_presets_need():
+    """By the commands as they stand in it: every data set of the real presets is got, and the run names the preset."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text())
+    steps = [step.get("run", "") for step in workflow["jobs"]["notebooks"]["steps"]]
+    (fetch,) = [step for step in steps if "data get" in step]
+    source, *targets = re.search(r"data get (\w+)\n", fetch)[1], *re.search(r"for name in ([\w ]+);", fetch)[1].split()
+    assert {source, *targets} <= set(named.TORCHVISION)
+    assert {preset.world.name for preset in presets.PRESETS.values() if isinstance(preset.world, Pictures)} == {
+        source,
+        "",
+    }
+    assert set(targets) == set(transfer.REAL)
+    assert any("rtkit run --preset" in step for step in steps)
 
 
 def test_readme_lists_every_notebook_and_command():
