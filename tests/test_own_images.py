@@ -119,7 +119,7 @@ def test_a_readers_own_data_set_enters_no_verdict_and_no_control(study):
 
 
 def test_the_story_can_be_told_from_the_kits_record():
-    """A file gives empty names back as missing values; at a preset of real images the notebooks read the glyph story."""
+    """A file gives empty names back as missing values; at a preset of real images notebook 03 reads one."""
     main = influence_effects.core(records.frame("influence", "glyphs"))
     assert "Accuracy left between them" in influence_prose.matched(main)
     assert "at equal accuracy" in influence_prose.matched(main)
