@@ -15,6 +15,7 @@ from rtkit import records, store
 from rtkit.plots import attack_success as attack_figures
 from rtkit.plots import influence as influence_figures
 from rtkit.plots import retention as retention_figures
+from rtkit.prose import influence as influence_prose
 from rtkit.prose import real
 from rtkit.runner import NOTEBOOKS
 from rtkit.studies import attack_students, influence_effects
@@ -115,6 +116,13 @@ def test_a_readers_own_data_set_enters_no_verdict_and_no_control(study):
     assert real.names(extended) == ["mine"]
     assert effects.verdicts(extended, "glyphs") == effects.verdicts(frame, "glyphs")
     assert effects.controls(extended) == effects.controls(frame)
+
+
+def test_the_story_can_be_told_from_the_kits_record():
+    """A file gives empty names back as missing values; at a preset of real images notebook 03 reads one."""
+    main = influence_effects.core(records.frame("influence", "glyphs"))
+    assert "Accuracy left between them" in influence_prose.matched(main)
+    assert "at equal accuracy" in influence_prose.matched(main)
 
 
 JITTER = (0.0, 0.004, -0.003)

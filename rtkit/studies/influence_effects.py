@@ -16,8 +16,11 @@ INTERPOLATES = 99.5  # training accuracy in percent from which a head counts as 
 
 
 def own(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the study's own targets (those of a plan, of the glyph world first), without a reader's."""
-    there = set(frame.target)
+    """The rows of the study's own targets (those of a plan, of the glyph world first), without a reader's.
+
+    What ranks no image has the score "", which a file gives back as a missing value.
+    """
+    frame, there = frame.assign(score=frame.score.fillna("")), set(frame.target)
     mine = next((plan.targets for plan in PLANS.values() if there.issuperset(plan.targets)), None)
     return frame if mine is None else frame[frame.target.isin(mine)]
 
