@@ -11,6 +11,7 @@ from rtkit.data import named
 from rtkit.data.pictures import Pictures
 
 ADDRESS = "https://huggingface.co/madrylab/robust-imagenet-models"
+MAIN_EPS = 3.0  # in l2: the robust network of Utrera et al.'s main contrasts (2021, section 3)
 _NAME = re.compile(r"(?P<architecture>\w+)_(?P<norm>l2|linf)_eps(?P<eps>\d+(\.\d+)?)\.safetensors")
 
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +17,7 @@ from rtkit import cli, presets, published, store, studies
 from rtkit.data import downloads
 from rtkit.data.pictures import Pictures
 from rtkit.studies import cells, imagenet
+from rtkit.studies import transfer_effects as effects
 
 WORLD = Pictures("", 64)
 PAIR = ("resnet18_l2_eps0", "resnet18_l2_eps3")
@@ -187,6 +189,15 @@ def test_from_published_files_and_folders_to_a_frame(pair, mine, monkeypatch):
     assert frame.value.between(0, 1).all()
     assert (frame[frame.metric == "clean_accuracy"].n_test == 8).all()
     assert (frame.gradients == 2 * 4).all()
+
+
+@pytest.mark.parametrize(
+    ("radii", "main"), [((4 / 255, 0.05, 3.0, 2 / 255), 3.0), ((4 / 255, 2 / 255, 1 / 255), 2 / 255), ((8.0, 0.5), 0.5)]
+)
+def test_the_main_contrast_is_the_published_one_where_it_is_there(radii, main):
+    rows = [("standard", 0.0), *(("robust", eps) for eps in radii)]
+    frame = pd.DataFrame(rows, columns=["source", "source_eps"]).assign(texture_amplitude=float("nan"))
+    assert effects.main_eps(frame) == main
 
 
 def test_a_cell_is_another_one_when_the_network_or_an_image_changes(pair, mine):

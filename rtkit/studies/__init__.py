@@ -75,8 +75,8 @@ def size(study: str, plans: Mapping, preset: str):
 
 def sizes(wanted: Sequence[int], target: str, world, seed: int) -> tuple[int, ...]:
     """Those numbers of training images that a data set has, with an image of every class at least."""
-    classes = len(tasks.target(target, world, seed).classes)
-    return tasks.fitting([n for n in wanted if n >= classes], target, world, seed)
+    task = tasks.target(target, world, seed)  # seconds for large images: once for both questions
+    return tuple(n for n in wanted if len(task.classes) <= n <= len(task.pool)) or (len(task.pool),)
 
 
 def load_source(source) -> None:

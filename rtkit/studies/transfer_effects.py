@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rtkit import claims
+from rtkit import claims, published
 from rtkit.claims import Verdict
 from rtkit.data.glyphs import World
 from rtkit.data.pictures import Pictures
@@ -42,7 +42,8 @@ def main_eps(frame: pd.DataFrame) -> float:
     if frame.texture_amplitude.notna().any():
         return MAIN_EPS
     radii = frame[frame.source == "robust"].source_eps.unique()
-    return Pictures.eps if Pictures.eps in radii or not len(radii) else float(min(radii))
+    known = [eps for eps in (published.MAIN_EPS, Pictures.eps) if eps in radii]
+    return known[0] if known else float(min(radii, default=Pictures.eps))
 
 
 def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
