@@ -11,4 +11,4 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # The presets and what their verdicts speak of; None where they are too small to judge anything. Without the rest of
 # `presets`, so that the command line knows them without the seconds that importing torch takes.
 PRESETS = {"smoke": None, "glyphs": "mechanism", "glyphs-full": "mechanism"}
-PRESETS |= {"cifar-small": "small-scale", "cifar": "small-scale", "imagenet": "paper protocol"}
+PRESETS |= {"cifar-small": "small-scale", "cifar": "small-scale", "imagenet": "published networks"}

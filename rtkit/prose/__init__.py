@@ -40,7 +40,7 @@ def control(found: Control) -> str:
 _SCOPES = {
     "mechanism": ("the mechanism shows in this world", "in this world"),
     "small-scale": ("it shows on real images at small scale", "on real images at small scale"),
-    "paper protocol": ("it shows under the paper's protocol", "under the paper's protocol"),
+    "published networks": ("it shows on published networks", "on published networks"),
 }
 
 
