@@ -51,7 +51,7 @@ PRESETS = {
         Preset("glyphs", (0, 1, 2, 3, 4)),
         Preset("glyphs-full", (0, 1, 2, 3, 4)),
         # 20 epochs; on two cores the better part of an hour for notebook 01.
-        Preset("cifar-small", (0, 1, 2), "small-32", 15000, 2000, 2340, 0.2, steps=160, world=Pictures("cifar100")),
+        Preset("cifar-small", (0, 1, 2), "small-16", 15000, 2000, 2340, 0.2, steps=160, world=Pictures("cifar100")),
         # 40 epochs of 20,000 images, 16 of all 50,000; for one GPU.
         Preset(
             "cifar",
