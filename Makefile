@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Jupyter refuses to serve root unless told so; in a container everybody is root.
 LAB_OPTIONS := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: reproduce test lab lint figure clean
+.PHONY: reproduce test lab lint figure verdicts clean
 
 reproduce: .venv/ready
 	$(BIN)/rtkit run --preset $(PRESET); status=$$?; $(BIN)/rtkit report --preset $(PRESET) && exit $$status
@@ -36,6 +36,9 @@ figure: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
 	touch $@
+
+verdicts: .venv/ready
+	$(BIN)/python -m rtkit.records README.md
 
 clean:
 	rm -rf .venv runs

@@ -82,13 +82,13 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.command == "data":
         return _data(arguments)
     if arguments.command == "import-checkpoint":
-        return _import(Path(arguments.file), Path(arguments.to or store.ROOT / "data" / "checkpoints"))
+        return _import(Path(arguments.file), arguments.to)
     if arguments.command == "report":
         from rtkit import report
 
         return report.main(preset)
     if arguments.command == "run":
-        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(), given)
+        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given)
     elif arguments.command == "study":
         by_number = {number: name for name, number in records.STUDIES.items()}
         name = by_number.get(arguments.name, arguments.name)
@@ -99,16 +99,20 @@ def _command(arguments: argparse.Namespace) -> int:
         if arguments.tune:
             print(study.tuning(preset).round(1).to_string())
             return 0
+        try:
+            study.plan(preset)
+        except ValueError as error:  # no such plan, or a data set that is missing or of no use
+            raise runner.UsageError(str(error)) from error
         import_module(f"{study.__name__}_effects").publish(study.run(preset), preset)
     runner.print_scorecard(preset, as_json=getattr(arguments, "json", False))
     return status
 
 
-def _import(path: Path, folder: Path) -> int:
-    from rtkit import checkpoints, runner
+def _import(path: Path, to: str | None) -> int:
+    from rtkit import checkpoints, published, runner
 
     try:
-        print(checkpoints.convert(path, runner.writable(folder)))
+        print(checkpoints.convert(path, runner.writable(Path(to) if to else published.folder())))
     except ValueError as error:
         raise runner.UsageError(str(error)) from error
     return 0

@@ -52,7 +52,7 @@ PRESETS = {
         Preset("glyphs-full", (0, 1, 2, 3, 4)),
         # 20 epochs; on two cores the better part of an hour for notebook 01.
         Preset("cifar-small", (0, 1, 2), "small-16", 15000, 2000, 2340, 0.2, steps=160, world=Pictures("cifar100")),
-        # 40 epochs of 20,000 images, 16 of all 50,000; for one GPU.
+        # 40 epochs; for one GPU.
         Preset(
             "cifar",
             (0, 1, 2),
@@ -82,6 +82,19 @@ def replicates(preset: Preset, seeds: Sequence[int] | None) -> tuple[int, ...]:
         example = "[0, 1, 2] (papermill takes lists as -y 'seeds: [0, 1, 2]')"
         raise ValueError(f"seeds must be whole numbers such as {example}, got {seeds!r}")
     return tuple(dict.fromkeys(seeds))
+
+
+def drawn(name: str) -> Preset:
+    """Return the preset of that name, which must be one of the glyph world.
+
+    Raises:
+        ValueError: there is none, or its world is one of real images.
+    """
+    found = get(name)
+    if not isinstance(found.world, World):
+        valid = [name for name, preset in PRESETS.items() if isinstance(preset.world, World)]
+        raise ValueError(f"the preset {name!r} is one of real images; here it must be {', '.join(valid)}")
+    return found
 
 
 def get(name: str) -> Preset:

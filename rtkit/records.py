@@ -1,5 +1,6 @@
 """What the studies found, as it lies on disk: frames, records, and the scorecard made of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +17,12 @@ STUDIES = {"transfer": "01", "shape_bias": "02", "influence": "03", "attack_succ
 STUDIES |= {"tradeoff": "06"}
 _STUDENTS = (*store.CELL_MODULES, "studies/students", "studies/judging", "claims")
 _TRANSFER = (*_CELLS, "studies/transfer", "studies/transfer_effects")
+_INFLUENCE = ("_heads", "_plans", "", "_effects")
 _ATTACKS = ("attack_students", "attack_cells", "attack_success", "attack_success_effects")
 MODULES = {
     "transfer": _TRANSFER,
     "shape_bias": (*_TRANSFER, "shape_bias", "studies/shape_bias", "studies/shape_bias_effects"),
-    "influence": (*_TRANSFER, "influence", "studies/influence_heads", "studies/influence", "studies/influence_effects"),
+    "influence": (*_TRANSFER, "influence", *(f"studies/influence{part}" for part in _INFLUENCE)),
     "attack_success": (*_TRANSFER, "studies/students", "feature_attacks", *(f"studies/{name}" for name in _ATTACKS)),
     "retention": (*_STUDENTS, "studies/retention", "studies/retention_effects"),
     "tradeoff": (*_STUDENTS, *(f"studies/tradeoff{part}" for part in ("_cells", "", "_effects"))),
@@ -89,3 +91,45 @@ def scorecard(preset: str, *, kit: bool = False) -> list[Verdict]:
     found = [load(study, preset) or (load(study, preset, "kit") if kit else None) for study in STUDIES]
     judged = {name: verdict for record in found if record for name, verdict in record.verdicts.items()}
     return claims.scorecard(preset, PRESETS[preset], judged, tuple(STUDIES))
+
+
+def overview(found: Sequence[Record]) -> "pd.DataFrame":
+    """Claims by presets: paper, the paper's number, and the verdict at each preset that has a record, in a few words.
+
+    Args:
+        found: the records to draw on; where two speak of a claim at a preset the later one counts.
+    """
+    import pandas as pd
+
+    columns = {}
+    for preset in dict.fromkeys(record.preset for record in found):
+        verdicts = {key: value for record in found if record.preset == preset for key, value in record.verdicts.items()}
+        card = claims.scorecard(preset, PRESETS[preset], verdicts, tuple(STUDIES))
+        columns[preset] = {verdict.claim: claims.short(verdict) for verdict in card}
+    place = {name: k for k, name in enumerate(claims.load())}
+    order = sorted(set().union(*columns.values()), key=lambda name: (place[name.partition("@")[0]], name))
+    table = pd.DataFrame(columns).reindex(order).fillna("not judged: not run")
+    table.insert(0, "paper", [claims.get(name).paper for name in order])
+    table.insert(1, "the paper's number", [claims.get(name).paper_effect for name in order])
+    return table.rename_axis("claim")
+
+
+_BEGIN, _END = "<!-- verdicts, written by `make verdicts` -->\n", "<!-- end of the verdicts -->\n"
+
+
+def with_verdicts(text: str) -> str:
+    """Put the kit's verdicts, claims by presets, between a text's two marks, as a Markdown table of what was judged."""
+    table = overview([record for record in every() if record.origin == "kit"])
+    heads = [f"`{name}` ({PRESETS[name]})" if name in PRESETS else name for name in table.columns]
+    judged = [row for row in table.reset_index().to_numpy().tolist() if any(str(cell)[:3] != "not" for cell in row[3:])]
+    rows = [["claim", *heads], ["---"] * (1 + len(heads)), *judged]
+    lines = "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+    before, after = text.split(_BEGIN)[0], text.split(_END)[1]
+    return f"{before}{_BEGIN}{lines}{_END}{after}"
+
+
+if __name__ == "__main__":
+    import sys
+
+    readme = Path(sys.argv[1])
+    readme.write_text(with_verdicts(readme.read_text()))

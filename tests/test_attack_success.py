@@ -157,6 +157,7 @@ def made_up(sign: float, seeds: int = 5) -> pd.DataFrame:
         knobs = {"weight": attack_students.WEIGHT, "dropout": attack_students.DROPOUT, "lr": lr}
         value = float(np.clip(value + 0.004 * rng.normal(), 0, 1))
         row = {"study": "attack_success", "method": name, "target": "greek", "n_train": 200, "seed": seed}
+        row |= {"architecture": "small-16"}
         rows.append(row | {"metric": metric, "value": value, "n_test": n, "form": form, "seconds": 1.0} | knobs)
 
     for seed in range(seeds):
@@ -327,8 +328,25 @@ def test_the_attacker_owns_no_image_of_the_student(monkeypatch):
     monkeypatch.setattr(attack_cells, "train", lambda net, images, *_, **__: seen.append(images))
     monkeypatch.setattr(type(attacker.source), "load", lambda self: (models.create(20, "small-8", 0), {}))
     attacker.surrogate()
-    task = targets.target(attack_students.TARGET, attacker.world, attacker.seed)
+    task = targets.target(attacker.plan.target, attacker.world, attacker.seed)
     own = {image.numpy().tobytes() for image in seen[0].x}
     assert len(own) == attacker.plan.n_train
     assert not own & {image.numpy().tobytes() for image in task.subset(attacker.plan.n_train, attacker.seed).x}
     assert not own & {image.numpy().tobytes() for image in task.test.x}
+
+
+def test_a_second_architecture_is_told_apart_and_judges_nothing():
+    frame = made_up(1)
+    wide = frame[(frame.seed < 2) & frame.method.isin(attack_students.WHITE_BOX)]
+    wide = wide.assign(architecture="small-32", value=0.5)
+    both = pd.concat([frame, wide], ignore_index=True)
+    assert effects.verdicts(both, "glyphs") == effects.verdicts(frame, "glyphs")
+    table = effects.by_architecture(both)
+    assert table.loc[("nfd", "small-32")].tolist() == [50.0, 50.0]
+    first = effects.core(frame[frame.seed < 2])
+    assert table.loc[("nfd", "small-16"), "success"] == effects.success(first, "nfd")
+    assert "`small-32`: fine-tuning 50.0 % clean" in said.wider(table)
+    assert "**not less often**" in said.wider(table)
+    assert "part of the preset `glyphs-full`" in said.wider(effects.by_architecture(frame))
+    cells = {cell.source.architecture for cell in study.plan("glyphs-full")}
+    assert cells == {"small-16", "small-32"}

@@ -74,7 +74,7 @@ def browser():
 
 
 SLIDERS = [("00", "eps"), ("01", "target images n"), ("02", "amplitude"), ("03", "test image"), ("04", "lambda")]
-SLIDERS += [("05", "trained"), ("06", "teacher's weight"), ("07", None)]
+SLIDERS += [("05", "digit right"), ("06", "teacher's weight"), ("07", None)]
 
 
 @pytest.mark.parametrize(("number", "slider"), SLIDERS)

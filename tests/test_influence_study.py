@@ -13,9 +13,8 @@ from rtkit.prose import influence as say
 from rtkit.studies import influence as study
 from rtkit.studies import influence_effects as effects
 from rtkit.studies import influence_heads as heads
-from rtkit.studies.influence import TARGETS
+from rtkit.studies.influence_plans import TARGETS
 from rtkit.studies.transfer import MAIN_EPS
-from rtkit.studies.transfer_effects import core
 from rtkit.widgets.influence import influence_explorer
 
 WORLD = World()
@@ -179,9 +178,9 @@ def test_prose_follows_the_frame(smoke):
     assert "**behind**" in say.match(made_up(-0.10).pipe(with_five))
     assert "both saturated" in say.match(made_up(0.02, level=0.96).pipe(with_five))
     for sentence in (say.proof, say.match, say.saturation, say.matched, say.mislabelled, say.removal):
-        assert "nan" not in sentence(core(smoke))
+        assert "nan" not in sentence(effects.core(smoke))
     untold = smoke.metric.eq("top1_match_misclassified") & smoke.score.eq("predicted")
-    assert "little difference" in say.saturation(core(smoke.assign(value=smoke.value.where(~untold, 1.0))))
+    assert "little difference" in say.saturation(effects.core(smoke.assign(value=smoke.value.where(~untold, 1.0))))
 
 
 def with_five(frame: pd.DataFrame) -> pd.DataFrame:

@@ -88,6 +88,12 @@ def test_readme_lists_every_notebook_and_command():
         assert f"| `rtkit {command}" in text
 
 
+def test_the_readme_holds_the_verdicts_of_the_kit_s_records():
+    text = (ROOT / "README.md").read_text()
+    assert records.with_verdicts(text) == text, "make verdicts"
+    assert "| U-C1 | Utrera et al. 2021 |" in text
+
+
 def test_the_records_of_the_kit_were_made_by_this_code():
     """The committed frames, judged again by the code as it is, give the committed verdicts, and the hashes agree."""
     kept = [record for record in records.every() if record.origin == "kit"]

@@ -12,7 +12,8 @@ import nbformat
 import psutil
 import pytest
 
-from rtkit import cli, records, runner, store
+from rtkit import cli, presets, records, runner, store
+from rtkit.data.pictures import Pictures
 
 
 def notebook(path, *cells: str, parameters: str = 'preset: str = "glyphs"  # which\nseeds: list[int] = []  # many'):
@@ -67,6 +68,22 @@ def test_values_of_another_type_are_refused(folder, text):
     notebook(folder / "01_a.ipynb")
     with pytest.raises(runner.UsageError, match=r"parameter seeds must be of type list\[int\]"):
         runner.assign(runner.paths(), {"seeds": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("mine", ["mine"]), ("2024", ["2024"]), ("yes", ["yes"]), ("[mine, yours]", ["mine", "yours"]), ("[]", [])],
+)
+def test_a_bare_word_is_a_list_of_one_name(folder, text, value):
+    notebook(folder / "01_a.ipynb", parameters="targets: list[str] = []")
+    assert runner.assign(runner.paths(), {"targets": text}) == [{"targets": value}]
+
+
+@pytest.mark.parametrize("text", ["", "{", "a b", "[2024]", "{a: 1}"])
+def test_what_is_neither_a_word_nor_a_list_of_words_is_refused(folder, text):
+    notebook(folder / "01_a.ipynb", parameters="targets: list[str] = []")
+    with pytest.raises(runner.UsageError, match=r"parameter targets must be of type list\[str\]"):
+        runner.assign(runner.paths(), {"targets": text})
 
 
 def test_unknown_parameters_are_refused(folder):
@@ -201,3 +218,11 @@ def test_every_study_has_its_modules_and_its_notebook():
         for suffix in ("", "_effects"):
             assert (store.PACKAGE / "studies" / f"{study}{suffix}.py").exists()
             assert f"studies/{study}{suffix}" in records.MODULES[study]
+
+
+def test_a_preset_of_real_images_runs_the_notebooks_that_have_something_to_say():
+    assert [path.name[:2] for path in runner.paths("imagenet")] == ["01", "07"]
+    assert runner.paths("glyphs") == runner.paths()
+    assert set(runner.REAL) == {name for name, preset in presets.PRESETS.items() if isinstance(preset.world, Pictures)}
+    with pytest.raises(ValueError, match="'cifar' is one of real images; here it must be smoke, glyphs, glyphs-full"):
+        presets.drawn("cifar")

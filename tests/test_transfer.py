@@ -7,6 +7,7 @@ import pytest
 
 from rtkit import claims, plots, presets, prose, widgets
 from rtkit.data.glyphs import World
+from rtkit.prose import transfer as say
 from rtkit.studies import cells, judging, transfer
 from rtkit.studies import transfer_effects as effects
 from rtkit.studies.transfer import FINE, MAIN_EPS, SHAPES
@@ -170,11 +171,11 @@ def test_prose_of_one_replicate_and_of_change():
 def test_prose_of_the_phase_diagram_follows_the_table(lead, word):
     table = pd.DataFrame({"texture_amplitude": [0.0, 0.04, 0.04], "shape_reliability": [1.0, 0.85, 1.0]})
     table = table.assign(mean=lead, low=lead - 1, high=lead + 1, bias=[100.0, 10.0, 95.0])
-    sentence = prose.phase(table)
+    sentence = say.phase(table)
     assert word in sentence
     assert "In the 2 worlds whose standard source decides by shape" in sentence
     assert ("**ahead**" if lead > 0 else "**behind**") in sentence
-    assert "single world" in prose.phase(table[:1])
+    assert "single world" in say.phase(table[:1])
 
 
 def test_summary_averages_targets_before_replicates():
@@ -221,7 +222,7 @@ def test_cells_are_read_back_and_an_interrupted_study_resumes(monkeypatch):
     """A study that stops in its third cell has the first two when it runs again."""
     todo = [cell for cell in transfer.plan("smoke", [0, 1]) if cell.source.kind == "untrained"]
     assert len(todo) == 4
-    monkeypatch.setattr(transfer, "plan", lambda preset, seeds=None: todo)
+    monkeypatch.setattr(transfer, "plan", lambda preset, seeds=None, targets=(): todo)
     monkeypatch.setattr("rtkit.studies.workers", lambda: 1)
     computed, original = [], cells.trained_rows
 

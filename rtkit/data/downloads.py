@@ -126,6 +126,8 @@ def listing(root: Path | str | None = None) -> list[tuple[str, str, str]]:
     """Name, state and particulars of every data set that is there or that torchvision has."""
     rows = []
     for name in named.names(root):
+        if name == "checkpoints":  # networks, see `published.folder`
+            continue
         try:
             rows.append((name, "present", _facts(named.find(name, root))))
         except ValueError as error:

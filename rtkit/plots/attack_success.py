@@ -1,7 +1,11 @@
 """The figures of notebook 04."""
 
+from collections.abc import Mapping
+
 import pandas as pd
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from rtkit.plots import axes, bars, summary
 
@@ -49,6 +53,19 @@ def trade(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axvline(60, color="#7F7F7F", lw=1, ls=":")
     ax.legend(title="student", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+
+def trades(frames: Mapping[str, pd.DataFrame]) -> Figure:
+    """`trade` for each of several targets, by name, in one figure."""
+    size = (2 + 4 * len(frames), 4.2)
+    figure, panels = plt.subplots(1, len(frames), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    for ax, (name, frame) in zip(panels[0], frames.items(), strict=True):
+        trade(frame, ax).set_title(name)
+        if ax is not panels[0, -1]:
+            ax.get_legend().remove()
+        if ax is not panels[0, 0]:
+            ax.set_ylabel("")
+    return figure
 
 
 def forms(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:

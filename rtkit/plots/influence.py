@@ -66,6 +66,22 @@ def match_by_score(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def match_by_target(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """`match_by_score` for each of these targets, with as few training images as it was run with, in one figure."""
+    size = (4.5 + 3.2 * len(names), 3.8)
+    figure, panels = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False)
+    for ax, name in zip(panels[0], names, strict=True):
+        part = frame[(frame.target == name) & (frame.metric == "top1_match")]
+        n = int(part.n_train.min())
+        match_by_score(part[part.n_train == n], ax).set_title(f"{name}, {n} images")
+        ax.set_xlabel("ranked first: same label (%)")
+        if ax is not panels[0, 0]:
+            ax.set_yticklabels([])
+        ax.get_legend().remove()
+    panels[0, -1].legend(title="source", loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
 def match_gains(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Robust minus standard source in top-1 label match, by way of ranking and number of training images."""
     ax = axes(ax, (7.5, 3.8))
@@ -164,7 +180,7 @@ def gallery(
                 same = bool(label == test.y[t])
                 look = {"color": "white", "fontsize": 9, "va": "bottom", "ha": "right", "weight": "bold"}
                 box = {"facecolor": "#009E73" if same else "#D55E00", "edgecolor": "none", "pad": 1}
-                ax.text(left + size - 2, top + size - 2, test.classes[int(label)], bbox=box, **look)
+                ax.text(left + size - 2, top + size - 2, test.classes[int(label)][:8], bbox=box, **look)
         ax.imshow(sheet, interpolation="nearest")
         middle = [size / 2, gap + (1 + k / 2) * size, 2 * gap + (1 + 1.5 * k) * size]
         ax.set_xticks(middle, ["test", "most helpful", "most harmful (first: worst)"])

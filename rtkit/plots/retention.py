@@ -1,5 +1,7 @@
 """The figures of notebook 05."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -84,13 +86,30 @@ def plane(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     colour, marker = LOOKS["lwf"]
     lwf = means.loc["lwf"].sort_index()
     ax.plot(lwf.clean_accuracy, lwf.robust_accuracy, marker, color=colour, ms=8, ls="-", lw=1, label=NAMES["lwf"])
-    for weight, at in lwf.iterrows():
-        label = (at.clean_accuracy, at.robust_accuracy)
-        ax.annotate(f"λ {weight:g}", label, (7, -11), textcoords="offset points", fontsize=9, color=colour)
+    for k, (weight, at) in enumerate(lwf.iterrows()):
+        label, offset = (at.clean_accuracy, at.robust_accuracy), (7, -11) if k % 2 else (-4, 9)
+        ax.annotate(f"λ {weight:g}", label, offset, textcoords="offset points", fontsize=9, color=colour)
     ax.set(**_PLANE)
     ax.margins(0.15)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
+
+
+def by_target(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """The main methods from either source on the clean-robust plane, a panel for each of these targets."""
+    size = (1.5 + 4 * len(names), 4)
+    figure, panels = plt.subplots(1, len(names), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    for ax, name in zip(panels[0], names, strict=True):
+        for method in ("head", "full_network", "lwf"):
+            colour, marker = LOOKS[method]
+            for source, fill in (("robust", colour), ("standard", "white")):
+                at = effects.point(frame, method, source, target=name)
+                look = {"color": colour, "mfc": fill, "ms": 9, "ls": "none"}
+                ax.plot(*at, marker, label=f"{NAMES[method]}, {source} source", **look)
+        ax.set(title=name, xlabel=_PLANE["xlabel"], xlim=(-3, 103), ylim=(-3, 103))
+    panels[0, 0].set_ylabel(_PLANE["ylabel"])
+    panels[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
 
 
 def low_data(frame: pd.DataFrame) -> Figure:

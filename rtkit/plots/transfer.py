@@ -1,9 +1,13 @@
 """The figures of notebook 01."""
 
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from rtkit.plots import COLOURS, axes, bars, by_source, differences, style, summary
 
@@ -17,6 +21,11 @@ TARGETS = {
     "lower_textured": "lower case with textures",
     "greek_textured": "Greek with textures",
     "textures": "textures only",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "kmnist": "KMNIST",
+    "svhn": "SVHN",
 }
 # Colour and marker of a target: its family gives the colour, a texture an open look.
 _TARGET_LOOK = {
@@ -29,7 +38,14 @@ _TARGET_LOOK = {
     "lower_textured": {"color": "#D55E00", "marker": "s", "ls": "--", "mfc": "white"},
     "greek_textured": {"color": "#009E73", "marker": "D", "ls": "--", "mfc": "white"},
     "textures": {"color": "black", "marker": "x", "ls": "--"},
+    "mnist": {"color": "#0072B2", "marker": "o"},
+    "fashion_mnist": {"color": "#009E73", "marker": "D"},
+    "cifar10": {"color": "#D55E00", "marker": "s"},
+    "kmnist": {"color": "#56B4E9", "marker": "v"},
+    "svhn": {"color": "#CC79A7", "marker": "^"},
 }
+_LIMIT = 40.0  # points, at which the colours of gains end
+_OWN_LOOK = {"color": "black", "marker": "*"}  # of a reader's data set
 PROTOCOLS = {
     "fixed_feature": "fixed features",
     "probe": "convex probe",
@@ -39,6 +55,17 @@ PROTOCOLS = {
     "full_network": "full network",
     "scratch": "from scratch",
 }
+
+
+def title(target: str) -> str:
+    """What a figure calls a target; a reader's own data set has its own name."""
+    return TARGETS.get(target, target)
+
+
+def by_name(targets: Iterable[str]) -> list[str]:
+    """Targets without repetition, in the order in which figures show them."""
+    there = list(dict.fromkeys(targets))
+    return [name for name in TARGETS if name in there] + [name for name in there if name not in TARGETS]
 
 
 def few_shot(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -52,6 +79,16 @@ def few_shot(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.minorticks_off()
     ax.set(xlabel="target training images", ylabel="test accuracy (%)")
     return ax
+
+
+def few_shots(frame: pd.DataFrame) -> Figure:
+    """`few_shot`, a panel for each target."""
+    targets = by_name(frame.target)
+    size = (5 * len(targets), 4.2)
+    figure, panels = plt.subplots(1, len(targets), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    for ax, target in zip(panels[0], targets, strict=True):
+        few_shot(frame[frame.target == target], ax).set_title(title(target))
+    return figure
 
 
 def by_eps(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -75,11 +112,11 @@ def gains(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = axes(ax, (7, 4))
     table = summary(differences(frame, ["method", "target"]), ["method", "target"])
     methods = [name for name in PROTOCOLS if name in set(table.method)]
-    targets = [name for name in TARGETS if name in set(table.target)]
+    targets = by_name(table.target)
     for k, target in enumerate(targets):
         part = table[table.target == target]
         place = [methods.index(name) + 0.18 * (k - (len(targets) - 1) / 2) for name in part.method]
-        bars(ax, place, part, label=TARGETS[target], **_TARGET_LOOK[target] | {"ls": "none"})
+        bars(ax, place, part, label=title(target), **_TARGET_LOOK.get(target, _OWN_LOOK) | {"ls": "none"})
     ax.axhline(0, color="black", lw=1)
     ax.set_xticks(range(len(methods)), [PROTOCOLS[name] for name in methods])
     ax.set(ylabel="robust minus standard (points)", xlabel="what is trained on the target")
@@ -116,17 +153,38 @@ def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     sure = table.assign(sure=(table.low > 0) | (table.high < 0))
     sure = sure.pivot_table(index=knobs[0], columns=knobs[1], values="sure").sort_index(ascending=False)
     text = grid.map("{:+.1f}".format) + sure.map(lambda value: "*" if value else "")
-    limit = max(5.0, float(np.nanmax(np.abs(grid.to_numpy()))))
     bar = {"label": "robust minus standard (points)"}
-    sns.heatmap(
-        grid, ax=ax, cmap="PuOr_r", center=0, vmin=-limit, vmax=limit, annot=text, fmt="", cbar_kws=bar, linewidths=1
-    )
+    colours = {"cmap": "PuOr_r", "vmin": -_LIMIT, "vmax": _LIMIT}
+    sns.heatmap(grid, ax=ax, annot=text, fmt="", cbar_kws=bar, linewidths=1, **colours)
     if min(grid.shape) > 1 and grid.to_numpy().min() < 0 < grid.to_numpy().max():
         columns, rows = np.meshgrid(np.arange(grid.shape[1]) + 0.5, np.arange(grid.shape[0]) + 0.5)
         ax.contour(columns, rows, grid.to_numpy(), levels=[0], colors="black", linewidths=2.5, linestyles="--")
     ax.set_xticks(np.arange(grid.shape[1]) + 0.5, [f"{255 * value:g}" for value in grid.columns], rotation=0)
     ax.set_yticks(np.arange(grid.shape[0]) + 0.5, [f"{100 * value:g}" for value in grid.index], rotation=0)
     ax.set(xlabel="texture amplitude (n/255)", ylabel="how often the shape is right (%)")
+    return ax
+
+
+def real_gains(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Gain of the robust source on data sets by name, by target and protocol, in the colours of `phase_diagram`."""
+    ax = axes(ax, (7, 3))
+    table = summary(differences(frame, ["target", "method"]), ["target", "method"])
+    if not len(table):
+        ax.set_axis_off()
+        return ax
+    sure = (table.low > 0) | (table.high < 0)
+    table = table.assign(text=table["mean"].map("{:+.1f}".format) + sure.map({True: "*", False: ""}))
+    methods = [name for name in PROTOCOLS if name in set(table.method)]
+    order = {"index": by_name(table.target), "columns": methods}
+    where = {"index": "target", "columns": "method", "aggfunc": "first"}
+    grid, text = (table.pivot_table(values=name, **where).reindex(**order) for name in ("mean", "text"))
+    colours = {"cmap": "PuOr_r", "vmin": -_LIMIT, "vmax": _LIMIT}
+    bar = {"label": "robust minus standard (points)"}
+    sns.heatmap(grid, ax=ax, annot=text, fmt="", cbar_kws=bar, linewidths=1, **colours)
+    ax.set_xticklabels([PROTOCOLS[name] for name in methods], rotation=0)
+    ax.set_yticklabels([title(name) for name in grid.index], rotation=0)
+    sizes = " and ".join(f"{n:g}" for n in sorted(frame.n_train.unique()))
+    ax.set(xlabel="what is trained on the target", ylabel="", title=f"real images, n = {sizes}")
     return ax
 
 

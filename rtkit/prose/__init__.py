@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from rtkit.claims import Interval, Verdict, anchor, get
+from rtkit.studies.judging import Control
 
 
 def number(interval: Interval, unit: str = "points") -> str:
@@ -31,6 +31,19 @@ def change(interval: Interval, what: str) -> str:
     return f"{what} {word}: {number(interval)}"
 
 
+def control(found: Control) -> str:
+    """A control as a line: whether it holds, what must hold, and the numbers."""
+    return f"{'holds' if found.holds else 'FAILS'} {found.name}, {found.expected}: {number(found.interval)}"
+
+
+# By scope: what a supported claim is called, and where a contradicted one failed.
+_SCOPES = {
+    "mechanism": ("the mechanism shows in this world", "in this world"),
+    "small-scale": ("it shows on real images at small scale", "on real images at small scale"),
+    "paper protocol": ("it shows under the paper's protocol", "under the paper's protocol"),
+}
+
+
 def verdict(found: Verdict) -> str:
     """A verdict as a paragraph: the claim, what we found, in which scope, and what the paper reports."""
     claim = get(found.claim)
@@ -39,21 +52,15 @@ def verdict(found: Verdict) -> str:
     if found.verdict == "not_judged":
         return f"{heading}\n\n> Not judged: {found.reason.replace('_', ' ')}. The paper: {claim.paper_effect}."
     ours = number(Interval(found.effect, found.low, found.high, found.replicates), claim.unit)
+    shown, where = _SCOPES[found.scope]
     word = {
-        "supported": "**Supported**: the mechanism shows in this world",
-        "contradicted": "**Contradicted** in this world",
+        "supported": f"**Supported**: {shown}",
+        "contradicted": f"**Contradicted** {where}",
         "inconclusive": "**Inconclusive**: the interval holds the margin",
     }[found.verdict]
     note = f" ({found.reason})" if found.reason else ""
     facts = f"{ours}, margin {claim.margin:g}, {found.replicates} replicates"
     return f"{heading}\n\n> {word}{note}: {facts}. The paper: {claim.paper_effect}."
-
-
-def short(found: Verdict) -> str:
-    """A verdict in a few words, for a table: "supported +22.6 points", or "not judged: smoke"."""
-    if found.verdict == "not_judged":
-        return f"not judged: {found.reason.partition(':')[0].replace('_', ' ')}"
-    return f"{found.verdict} {found.effect:+.1f} {found.unit}"
 
 
 def by_chance(found: Sequence[Verdict], *simulated: np.ndarray) -> str:
@@ -73,28 +80,3 @@ def by_chance(found: Sequence[Verdict], *simulated: np.ndarray) -> str:
         f"{0.05 * len(judged):.2f} such verdicts would be expected; the simulation gives {means} (independent claims, "
         f"claims with noise in common), and at least one in {some} of the worlds."
     )
-
-
-def phase(table: pd.DataFrame) -> str:
-    """What the phase diagram shows.
-
-    Args:
-        table: `plots.summary` of the gain by texture amplitude and shape reliability, and for each world `bias`, the
-            standard source's shape bias in percent.
-    """
-    if len(table) < 2:
-        return "A single world makes no phase diagram; the sweep is part of the preset `glyphs-full`."
-    ahead, behind = (table.low > 0).sum(), (table.high < 0).sum()
-    parts = [f"Of {len(table)} worlds the robust source is clearly ahead in {ahead}, clearly behind in {behind}."]
-    shape = table.bias > 90
-    if shape.any() and not shape.all():
-        parts.append(
-            f"In the {shape.sum()} worlds whose standard source decides by shape anyway (shape bias above 90 %), it "
-            f"leads by {table['mean'][shape].mean():+.1f} points on average; in the other {(~shape).sum()}, by "
-            f"{table['mean'][~shape].mean():+.1f}."
-        )
-    both = table[(table.texture_amplitude == 0) & (table.shape_reliability == 1)]
-    for _, row in both.iterrows():
-        both_off = Interval(row["mean"], row.low, row.high, 0)
-        parts.append(f"With both off-switches thrown, {compare(both_off)}.")
-    return " ".join(parts)

@@ -144,3 +144,22 @@ def clipping(frame: pd.DataFrame) -> str:
         f"the source's decisions; it makes {success(frame, 'fine_tuning', 'clipping'):.1f} % of fine-tuning's right "
         "answers wrong."
     )
+
+
+def wider(table: pd.DataFrame) -> str:
+    """Whether a wider source and wider students say the same.
+
+    Args:
+        table: `attack_success_effects.by_architecture`.
+    """
+    names = table.index.unique("architecture")
+    if len(names) < 2:
+        return "A second architecture is part of the preset `glyphs-full`."
+    lines = []
+    for name in names:
+        part, listed = table.xs(name, level="architecture"), []
+        for method, row in part.iterrows():
+            listed.append(f"{STUDENTS[method][0]} {row.clean:.1f} % clean, {row.success:.1f} % fooled")
+        fewer = "less often" if part.success["nfd"] < part.success["fine_tuning"] else "**not less often**"
+        lines.append(f"* `{name}`: {'; '.join(listed)}. NFD is fooled {fewer} than fine-tuning.")
+    return "\n".join(["Means over the replicates that have both architectures:\n", *lines])

@@ -5,7 +5,8 @@ import pandas as pd
 from rtkit import prose
 from rtkit.claims import Interval
 from rtkit.studies import influence_effects as effects
-from rtkit.studies.transfer_effects import core, pick, score
+from rtkit.studies.influence_effects import core
+from rtkit.studies.transfer_effects import pick, score
 
 SATURATED = 95.0  # percent, as the judge has it
 

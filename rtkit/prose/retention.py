@@ -23,11 +23,10 @@ def by_shape(frame: pd.DataFrame) -> str:
     for shape in shapes:
         head = {"method": "head", "shape": shape}
         found = [_difference(frame, {"method": name, "shape": shape}, head, 1) for name in ("full_network", "lwf")]
-        words = [
-            f"{NAMES[name]} {'**gains**' if d.low > 0 else '**loses**' if d.high < 0 else 'changes not clearly'} "
-            f"({prose.number(d)})"
-            for name, d in zip(("full_network", "lwf"), found, strict=True)
-        ]
+        words = []
+        for name, d in zip(("full_network", "lwf"), found, strict=True):
+            change = "**gains**" if d.low > 0 else "**loses**" if d.high < 0 else "**does not clearly change**"
+            words.append(f"{NAMES[name]} {change} ({prose.number(d)})")
         lines.append(
             f"* digit right in {100 * shape:.3g} %: against the head alone, robust accuracy with {'; '.join(words)}"
         )

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from rtkit import compute, presets
+from rtkit import compute, presets, tasks
 
 
 def workers() -> int:
@@ -55,8 +55,8 @@ def spread(*stages: tuple[Callable, Sequence, str], alone: bool = False) -> list
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _stage(pool: ProcessPoolExecutor, function: Callable, tasks: Sequence, title: str) -> list:
-    futures = [pool.submit(function, task) for task in tasks]
+def _stage(pool: ProcessPoolExecutor, function: Callable, todo: Sequence, title: str) -> list:
+    futures = [pool.submit(function, task) for task in todo]
     for future in tqdm(as_completed(futures), title, len(futures), mininterval=1):
         future.result()
     return [future.result() for future in futures]
@@ -71,6 +71,12 @@ def size(study: str, plans: Mapping, preset: str):
     if preset not in plans:
         raise ValueError(f"the study {study} does not run at the preset {preset!r}, only at {', '.join(plans)}")
     return plans[preset]
+
+
+def sizes(wanted: Sequence[int], target: str, world, seed: int) -> tuple[int, ...]:
+    """Those numbers of training images that a data set has, with an image of every class at least."""
+    classes = len(tasks.target(target, world, seed).classes)
+    return tasks.fitting([n for n in wanted if n >= classes], target, world, seed)
 
 
 def load_source(source) -> None:

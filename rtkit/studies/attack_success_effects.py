@@ -9,7 +9,8 @@ from scipy import stats
 from rtkit import claims
 from rtkit.claims import Verdict
 from rtkit.studies import judging
-from rtkit.studies.attack_students import DROPOUT, LEARNING_RATES, STUDY, WEIGHT
+from rtkit.studies.attack_students import DROPOUT, LEARNING_RATES, STUDY, WEIGHT, WHITE_BOX
+from rtkit.studies.attack_success import PLANS
 from rtkit.studies.judging import Control, over_seeds
 from rtkit.studies.transfer_effects import pick
 
@@ -21,12 +22,41 @@ VALID = 90.0  # percent of the source's own decisions that the attack must flip
 
 def core(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the chosen students at the study's number of images, and of the source, without the sweeps."""
-    frame = named(frame)
-    main = frame[(frame.n_train == judged_size(frame)) | (frame.method == "source")]
+    frame = own(named(frame))
+    return _chosen(frame[(frame.n_train == judged_size(frame)) | (frame.method == "source")])
+
+
+def _chosen(main: pd.DataFrame) -> pd.DataFrame:
     full, tuned = main[main.method == "nfd"], main[main.method == "fine_tuning"]
     chosen = pick(full, **dict(zip(("weight", "dropout", "lr"), CHOSEN, strict=True)))
     off = full.index.difference(chosen.index)
     return main.drop(off.union(tuned.index.difference(pick(tuned, lr=LEARNING_RATES["fine_tuning"]).index)))
+
+
+def own(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the study's own target (that of a plan, of the glyph world first), without a reader's.
+
+    Of two architectures the first one counts, which is the preset's.
+    """
+    there = set(frame.target)
+    mine = next((plan.target for plan in PLANS.values() if plan.target in there), None)
+    frame = frame if mine is None else frame[frame.target == mine]
+    return frame[frame.architecture == frame.architecture.iloc[0]]
+
+
+def by_architecture(frame: pd.DataFrame) -> pd.DataFrame:
+    """Clean accuracy and success in percent by method and architecture, over the replicates that have every one.
+
+    Returns:
+        Columns `clean` and `success`, indexed by method and architecture; one architecture where there are no others.
+    """
+    main, frame = own(named(frame)), named(frame)
+    found = _chosen(frame[(frame.target == main.target.iloc[0]) & (frame.n_train == judged_size(main))])
+    counts = found.groupby("seed").architecture.transform("nunique")
+    groups = found[counts == counts.max()].groupby("architecture", sort=False)
+    rows = [(method, name, value(part, method), success(part, method)) for method in WHITE_BOX for name, part in groups]
+    table = pd.DataFrame(rows, columns=["method", "architecture", "clean", "success"])
+    return table.set_index(["method", "architecture"])
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
@@ -89,13 +119,13 @@ def odds(frame: pd.DataFrame, method: str, form: str = "any") -> float:
 
 
 def by_student(frame: pd.DataFrame) -> pd.DataFrame:
-    """Students of one or more replicates with their `clean` accuracy, `success`, and `similarity` to the source.
+    """Students of one or more replicates, on the study's own target: `clean` accuracy, `success`, `similarity`.
 
     Returns:
         One row per student and replicate: `method, n_train, lr, weight, dropout, seed`, rates in percent, similarity
-        on clean images from 0 to 1.
+        to the source on clean images from 0 to 1.
     """
-    frame, keys = named(frame), ["method", "n_train", "lr", "weight", "dropout", "seed"]
+    frame, keys = own(named(frame)), ["method", "n_train", "lr", "weight", "dropout", "seed"]
 
     def column(metric: str, form: str) -> pd.Series:
         return pick(frame, metric=metric, form=form).groupby(keys).value.mean()

@@ -14,49 +14,15 @@ from rtkit.presets import Preset
 from rtkit.sources import Source
 from rtkit.studies import cells, transfer
 from rtkit.studies.influence_heads import RIDGE, Frozen, agreement, frozen, one_thread, rankings, with_ones
+from rtkit.studies.influence_plans import PLANS, Plan
 from rtkit.training import train
 
 STUDY = "influence"
 MODULES = (*store.CELL_MODULES, "influence", "studies/influence_heads", "studies/influence")
-TARGETS = ("digits", "lower")  # of the glyph world
 FEW_RIDGE = 0.1  # of the head with more parameters than images, where first-order influence fails
 FLIPPED = 0.1  # share of training labels drawn anew among the wrong ones
 INSPECTED = tuple(range(2, 101, 2))  # percent of the training images looked at, most suspicious first
 RANKS = 100
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much of the study a preset runs.
-
-    Args:
-        n_train: the claim's size, then sizes at which the standard source may reach the robust one's accuracy. At
-            `glyphs` 100 images go with 650 parameters as 3,200 with 20,490 in the paper.
-        steps: of fine-tuning, until the head interpolates: 20 epochs of 400 images, or 80 of 100.
-        n_proof, dims: images and principal components of the proof, n_proof >= 3 * 10 * (dims + 1).
-        n_few: images of the head with more parameters than images, and of the search for wrong labels.
-        removed: images left out one by one; subsets: retrainings for LDS; queries: test images of both.
-        k: images removed together.
-        targets: see `tasks.target`; the proof is made on the first.
-    """
-
-    n_train: tuple[int, ...] = (100, 400, 900)
-    steps: int = 160
-    n_proof: int = 900
-    dims: int = 24
-    n_few: int = 400
-    removed: int = 40
-    subsets: int = 40
-    queries: int = 60
-    k: int = 20
-    targets: tuple[str, ...] = TARGETS
-
-
-PLANS = {
-    "smoke": Plan((20, 40), steps=5, n_proof=120, dims=3, n_few=60, removed=4, subsets=5, queries=8, k=5),
-    "glyphs": Plan(),
-    "glyphs-full": Plan((100, 200, 400, 900), removed=120, subsets=100, queries=200),
-}
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,30 @@ import pandas as pd
 from rtkit import claims
 from rtkit.claims import Verdict
 from rtkit.studies import judging
-from rtkit.studies.influence import STUDY, TARGETS
+from rtkit.studies.influence import STUDY
+from rtkit.studies.influence_plans import PLANS
 from rtkit.studies.judging import Control, over_seeds
-from rtkit.studies.transfer_effects import arms, core, gain, pick, score
+from rtkit.studies.transfer_effects import pick, score
 
 INTERPOLATES = 99.5  # training accuracy in percent from which a head counts as interpolating
+
+
+def own(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the study's own targets (those of a plan, of the glyph world first), without a reader's."""
+    there = set(frame.target)
+    mine = next((plan.targets for plan in PLANS.values() if there.issuperset(plan.targets)), None)
+    return frame if mine is None else frame[frame.target.isin(mine)]
+
+
+def core(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `own`, without the second standard source that serves as a control."""
+    frame = own(frame)
+    return frame[frame.seed == frame.source_seed]
+
+
+def gain(frame: pd.DataFrame, **where) -> float:
+    """Robust minus standard source, in points; a frame of this study has one robust radius."""
+    return score(frame, "robust", **where) - score(frame, "standard", **where)
 
 
 def few(frame: pd.DataFrame) -> int:
@@ -20,11 +39,11 @@ def few(frame: pd.DataFrame) -> int:
 
 
 def _where(frame: pd.DataFrame, score: str = "influence", metric: str = "top1_match") -> dict:
-    return {"method": "last_stage", "n_train": few(frame), "target": TARGETS, "metric": metric, "score": score}
+    return {"method": "last_stage", "n_train": few(frame), "metric": metric, "score": score}
 
 
 EFFECTS: dict[str, claims.Effect] = {"U-C8": lambda frame: gain(frame, **_where(frame))}
-ARMS = {"U-C8": lambda frame: arms(frame, **_where(frame))}
+ARMS = {"U-C8": lambda frame: tuple(score(frame, source, **_where(frame)) for source in ("robust", "standard"))}
 
 
 def match_gain(frame: pd.DataFrame, score: str, metric: str = "top1_match", n: int | None = None) -> claims.Interval:
@@ -36,7 +55,7 @@ def match_gain(frame: pd.DataFrame, score: str, metric: str = "top1_match", n: i
 def matched_sizes(frame: pd.DataFrame) -> dict[str, int]:
     """For one replicate, by target: the n that brings the standard source's validation accuracy nearest."""
     out = {}
-    for target in TARGETS:
+    for target in pick(frame, method="last_stage").target.unique():
         where = {"metric": "validation_accuracy", "method": "last_stage", "target": target}
         goal = score(frame, "robust", n_train=few(frame), **where)
         sizes = pick(frame, source="standard", **where).n_train.unique()
@@ -81,7 +100,7 @@ def controls(frame: pd.DataFrame) -> list[Control]:
         own, other = part[part.seed == part.source_seed], part[part.seed != part.source_seed]
         return score(other, "standard", **where) - score(own, "standard", **where)
 
-    null = over_seeds(frame, second, 0.99)  # at 99 % a sound control stops one study in a hundred
+    null = over_seeds(own(frame), second, 0.99)  # at 99 % a sound control stops one study in a hundred
     return [
         Control("Newton step against leaving one out, Pearson x 100", "at least 99", pearson.effect >= 99, pearson),
         Control("training accuracy of the heads", f"at least {INTERPOLATES}", fitted.effect >= INTERPOLATES, fitted),

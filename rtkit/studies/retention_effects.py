@@ -17,6 +17,11 @@ BLOCKS = {"head": 0, "last_block": 1, "last_stage": 2, "last_two_stages": 4, "fu
 ADVERSARIAL = "adversarial, from scratch"
 
 
+def own(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the study's own target and of the source's task, without a reader's data sets."""
+    return frame[frame.target.isin([TARGET, "source"])]
+
+
 def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
     """The rows of the judged lambda, or without one, whose columns have the given values."""
     frame = frame[frame.weight.isin([0.0, where.pop("weight", LAMBDA)])]
@@ -127,6 +132,7 @@ def collapsed(frame: pd.DataFrame) -> list[int]:
 
 def controls(frame: pd.DataFrame) -> list[Control]:
     """The study's controls, in points; none for a single replicate."""
+    frame = own(frame)
     if len(frame.seed.unique()) < 2:
         return []
 
@@ -137,7 +143,9 @@ def controls(frame: pd.DataFrame) -> list[Control]:
     natural = over(lambda part: point(part, "head", "standard")[1])
     source = over(lambda part: point(part, "source itself", target="source")[1])
     learned = over(lambda part: point(part, "full_network")[0] - 10)
-    warned = over(lambda part: 100 * part[part.metric == "self_check_warnings"].value.mean())
+    # Of the robust source, on which every verdict rests: deep heads on a standard one stay at chance, with dead units.
+    warnings = frame[(frame.metric == "self_check_warnings") & (frame.source == "robust")]
+    warned = judging.over_seeds(warnings, lambda part: 100 * part.value.mean())
     return [
         Control("a standard source's features under attack", "below 10 %", natural.high < 10, natural),
         Control("the robust source under attack on its own task", "above half", source.low > 50, source),
@@ -148,7 +156,7 @@ def controls(frame: pd.DataFrame) -> list[Control]:
 
 def verdicts(frame: pd.DataFrame, preset: str) -> dict[str, Verdict]:
     """Judge every claim that this study can speak of, by id."""
-    return judging.verdicts(EFFECTS, ARMS, frame, preset, controls(frame), collapsed(frame))
+    return judging.verdicts(EFFECTS, ARMS, own(frame), preset, controls(frame), collapsed(frame))
 
 
 def publish(frame: pd.DataFrame, preset: str, folder: Path | None = None) -> dict[str, Verdict]:

@@ -41,6 +41,7 @@ class Plan:
         radii: training radii of PGD-AT, the knob of its frontier; zero is standard training.
         betas: of TRADES, its knob; none leaves TRADES out.
         sigmas: widths of the ARKS kernel, l2; none leaves it out.
+        replicates: where no seeds are named; a network costs the better part of a minute.
         extended: the ablations of the teacher, MART and RAT as well, and a smaller weight.
     """
 
@@ -48,15 +49,15 @@ class Plan:
     radii: tuple[float, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255)
     betas: tuple[float, ...] = ()
     sigmas: tuple[float, ...] = ()
+    replicates: int = 3
     extended: bool = False
 
 
 PLANS = {
     "smoke": Plan(6, (0.0, MAIN_EPS)),
     "glyphs": Plan(),
-    "glyphs-full": Plan(betas=(1.0, MAIN_BETA, 6.0), sigmas=(0.5, 1.0, 2.0), extended=True),
+    "glyphs-full": Plan(betas=(1.0, MAIN_BETA, 6.0), sigmas=(0.5, 1.0, 2.0), replicates=5, extended=True),
 }
-REPLICATES = 3  # a network costs the better part of a minute
 
 
 def both(distance: str, weight: float) -> tuple[Term, Term]:
@@ -142,10 +143,9 @@ def _replicate(preset: Preset, plan: Plan, seed: int) -> list[Student]:
 
 
 def plan(preset: str, seeds: Sequence[int] | None = None) -> list[Student]:
-    """All students of the study at a preset, without training any; three replicates where none are named."""
-    chosen = presets.get(preset)
-    seeds = presets.replicates(chosen, seeds or chosen.seeds[:REPLICATES])
-    size = studies.size(STUDY, PLANS, preset)
+    """All students of the study at a preset, without training any."""
+    chosen, size = presets.get(preset), studies.size(STUDY, PLANS, preset)
+    seeds = presets.replicates(chosen, seeds or chosen.seeds[: size.replicates])
     return list(dict.fromkeys(student for seed in seeds for student in _replicate(chosen, size, seed)))
 
 

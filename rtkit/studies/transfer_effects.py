@@ -7,16 +7,42 @@ import pandas as pd
 from rtkit import claims
 from rtkit.claims import Verdict
 from rtkit.data.glyphs import World
+from rtkit.data.pictures import Pictures
+from rtkit.data.targets import NAMES
 from rtkit.studies import judging
 from rtkit.studies.judging import Control
-from rtkit.studies.transfer import FINE, MAIN_EPS, PAIR, PLANS, SHAPES, STUDY
+from rtkit.studies.transfer import FINE, MAIN_EPS, PAIR, PLANS, REAL, SHAPES, STUDY
 
 
 def core(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the default world, without the second standard source that serves as a control."""
     world = World()
     same = (frame.texture_amplitude == world.texture_amplitude) & (frame.shape_reliability == world.shape_reliability)
-    return frame[same & (frame.seed == frame.source_seed)]
+    return frame[(same | frame.texture_amplitude.isna()) & (frame.source_seed != frame.seed + 1000)]
+
+
+def judged(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The targets whose mean is judged: on which shape decides, of real source networks the data sets of `REAL`.
+
+    A reader's own data sets are shown, and judge only where there are no others.
+    """
+    there = [name for name in frame.target.unique() if name != "source"]
+    return next(filter(None, (tuple(name for name in names if name in there) for names in (SHAPES, REAL, there))), ())
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of data sets by name: clean accuracy from the standard and the robust source of the main contrasts."""
+    rows = core(frame)
+    rows = pick(rows[~rows.target.isin([*NAMES, "source"])], metric="clean_accuracy")
+    return rows[(rows.source == "standard") | ((rows.source == "robust") & (rows.source_eps == main_eps(frame)))]
+
+
+def main_eps(frame: pd.DataFrame) -> float:
+    """The radius of the robust source of the main contrasts."""
+    if frame.texture_amplitude.notna().any():
+        return MAIN_EPS
+    radii = frame[frame.source == "robust"].source_eps.unique()
+    return Pictures.eps if Pictures.eps in radii or not len(radii) else float(min(radii))
 
 
 def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
@@ -38,18 +64,19 @@ def score(frame: pd.DataFrame, source: str, metric: str = "clean_accuracy", **wh
     return 100 * found.value.mean()
 
 
-def arms(frame: pd.DataFrame, eps: float = MAIN_EPS, **where) -> tuple[float, float]:
-    """Scores of the robust and of the standard source, in percent."""
+def arms(frame: pd.DataFrame, eps: float | None = None, **where) -> tuple[float, float]:
+    """Scores of the robust and of the standard source, in percent; by default that of the main radius."""
+    eps = main_eps(frame) if eps is None else eps
     return score(frame, "robust", source_eps=eps, **where), score(frame, "standard", **where)
 
 
-def gain(frame: pd.DataFrame, eps: float = MAIN_EPS, **where) -> float:
+def gain(frame: pd.DataFrame, eps: float | None = None, **where) -> float:
     """Robust minus standard source, in points."""
     robust, standard = arms(frame, eps, **where)
     return robust - standard
 
 
-def gain_interval(frame: pd.DataFrame, eps: float = MAIN_EPS, **where) -> claims.Interval:
+def gain_interval(frame: pd.DataFrame, eps: float | None = None, **where) -> claims.Interval:
     """The gain over the replicates of the default world, in points, with its 95 % interval."""
     return claims.interval([gain(part, eps, **where) for _, part in core(frame).groupby("seed")])
 
@@ -70,13 +97,15 @@ def best_eps(frame: pd.DataFrame, **where) -> float:
 
 def few(frame: pd.DataFrame) -> int:
     """The number of target images at which every source and every protocol of the frame was run."""
-    return int(frame[frame.target == FINE].n_train.min())
+    fine, untrained = frame[frame.target == FINE], frame[frame.source == "untrained"]
+    found = next((rows for rows in (fine, untrained) if len(rows)), frame[frame.method == "fixed_feature"])
+    return int(found.n_train.min())
 
 
 def _best_gain(frame: pd.DataFrame, method: str) -> float:
     """Gain of the robust source whose eps validation chose, target by target, then averaged."""
     out = []
-    for target in SHAPES:
+    for target in judged(frame):
         where = {"method": method, "target": target, "n_train": few(frame)}
         tried = {
             eps: score(frame, "robust", "validation_accuracy", source_eps=eps, **where)
@@ -87,12 +116,14 @@ def _best_gain(frame: pd.DataFrame, method: str) -> float:
 
 
 def _sizes(frame: pd.DataFrame) -> list[int]:
-    return sorted(frame[(frame.method == "last_stage") & (frame.source == "robust")].n_train.unique())
+    return sorted(pick(frame, method="last_stage", source="robust", target=judged(frame)).n_train.unique())
 
 
 def _faster(frame: pd.DataFrame) -> float:
-    early = frame[frame.metric == "accuracy_at_step"]
-    where = {"method": "last_stage", "target": SHAPES, "n_train": int(early.n_train.min())}
+    early = pick(frame, metric="accuracy_at_step", target=judged(frame))
+    if not len(early):
+        raise KeyError("no accuracy on the way")
+    where = {"method": "last_stage", "target": judged(frame), "n_train": int(early.n_train.min())}
     first = gain(frame, metric="accuracy_at_step", step=int(early.step.min()), **where)
     return first - gain(frame, **where)
 
@@ -113,7 +144,7 @@ def _blocks(frame: pd.DataFrame) -> dict[str, float]:
 
 def _depends(frame: pd.DataFrame) -> float:
     where = {"method": "fixed_feature", "n_train": few(frame)}
-    return 255 * (best_eps(frame, target=SHAPES, **where) - best_eps(frame, target=FINE, **where))
+    return 255 * (best_eps(frame, target=judged(frame), **where) - best_eps(frame, target=FINE, **where))
 
 
 def _resolution(frame: pd.DataFrame) -> dict[str, float]:
@@ -123,7 +154,7 @@ def _resolution(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def _last_stage(sizes: slice):
-    return lambda frame: {"method": "last_stage", "target": SHAPES, "n_train": tuple(_sizes(frame)[sizes])}
+    return lambda frame: {"method": "last_stage", "target": judged(frame), "n_train": tuple(_sizes(frame)[sizes])}
 
 
 _FEW, _ALL, _FIXED = _last_stage(slice(None, -1)), _last_stage(slice(-1, None)), {"method": "fixed_feature"}
@@ -133,7 +164,7 @@ EFFECTS: dict[str, claims.Effect] = {
     "U-C2": lambda frame: gain(frame, **_last_stage(slice(1))(frame)) - gain(frame, **_ALL(frame)),
     "U-C3": lambda frame: gain(frame, **_ALL(frame)),
     "U-C4": _faster,
-    "U-C5": lambda frame: gain(frame, target=SHAPES, **_FIXED),
+    "U-C5": lambda frame: gain(frame, target=judged(frame), **_FIXED),
     "U-C6": _blocks,
     "U-C7": lambda frame: gain(frame, **_FEW(frame)) - gain(frame, 8 / 255, **_FEW(frame)),
     "S-C1": lambda frame: _best_gain(frame, "fixed_feature"),
@@ -144,9 +175,9 @@ EFFECTS: dict[str, claims.Effect] = {
 ARMS = {
     "U-C1": lambda frame: arms(frame, **_FEW(frame)),
     "U-C3": lambda frame: arms(frame, **_ALL(frame)),
-    "U-C5": lambda frame: arms(frame, target=SHAPES, **_FIXED),
-    "S-C1": lambda frame: arms(frame, target=SHAPES, n_train=few(frame), **_FIXED),
-    "S-C2": lambda frame: arms(frame, target=SHAPES, n_train=few(frame), method="full_network"),
+    "U-C5": lambda frame: arms(frame, target=judged(frame), **_FIXED),
+    "S-C1": lambda frame: arms(frame, target=judged(frame), n_train=few(frame), **_FIXED),
+    "S-C2": lambda frame: arms(frame, target=judged(frame), n_train=few(frame), method="full_network"),
 }
 
 
@@ -170,32 +201,42 @@ def worlds(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def controls(frame: pd.DataFrame) -> list[Control]:
-    """The study's controls on the default world, in points; none for a single replicate."""
+    """The study's controls on the default world, in points; those that its rows allow, none for a single replicate."""
     if len(frame.seed.unique()) < 2:
         return []
     main, n = core(frame), few(core(frame))
-    where = {"method": "fixed_feature", "n_train": n, "target": SHAPES[:2]}
+    where = {"method": "fixed_feature", "n_train": n, "target": judged(main)[:2]}
+    found = []
 
-    def over_seeds(value, confidence: float = claims.CONFIDENCE) -> claims.Interval:
-        return claims.interval([value(seed, part) for seed, part in main.groupby("seed")], confidence)
+    def add(name: str, expected: str, value, holds, confidence: float = claims.CONFIDENCE) -> None:
+        try:
+            shown = claims.interval([value(seed, part) for seed, part in main.groupby("seed")], confidence)
+        except KeyError:
+            return
+        found.append(Control(name, expected, holds(shown), shown))
 
     def second(seed: int, part: pd.DataFrame) -> float:
         other = frame[(frame.seed == seed) & (frame.source_seed == seed + 1000)]
         return score(other, "standard", **where) - score(part, "standard", **where)
 
+    def trained(_, part: pd.DataFrame) -> float:
+        return score(part, "standard", **where) - score(part, "untrained", **where)
+
+    def textures(_, part: pd.DataFrame) -> float:
+        return gain(part, **where | {"target": "textures"})
+
     # At 99 % the null control, which is sound, stops one study in a hundred.
-    null = over_seeds(second, 0.99)
-    textures = over_seeds(lambda _, part: gain(part, **where | {"target": "textures"}))
-    trained = over_seeds(lambda _, part: score(part, "standard", **where) - score(part, "untrained", **where))
-    lean = over_seeds(lambda _, part: gain(part, metric="shape_bias"))
-    blind = claims.interval([-value for value in main[main.metric == "self_check_warnings"].value])
-    return [
-        Control("two standard sources of different seed", "differ by nothing", null.low <= 0 <= null.high, null),
-        Control("robust minus standard, textures only", "below zero", textures.high < 0, textures),
-        Control("standard minus untrained source", "above zero", trained.low > 0, trained),
-        Control("shape bias, robust minus standard", "above zero", lean.low > 0, lean),
-        Control("self-checks of the attacks", "no warning", blind.effect == 0, blind),
-    ]
+    null = ("two standard sources of different seed", "differ by nothing")
+    add(*null, second, lambda shown: shown.low <= 0 <= shown.high, 0.99)
+    add("robust minus standard, textures only", "below zero", textures, lambda shown: shown.high < 0)
+    add("standard minus untrained source", "above zero", trained, lambda shown: shown.low > 0)
+    lean = ("shape bias, robust minus standard", "above zero")
+    add(*lean, lambda _, part: gain(part, metric="shape_bias"), lambda shown: shown.low > 0)
+    warnings = main[main.metric == "self_check_warnings"].value
+    if len(warnings):
+        blind = claims.interval([-value for value in warnings])
+        found.append(Control("self-checks of the attacks", "no warning", blind.effect == 0, blind))
+    return found
 
 
 def verdicts(frame: pd.DataFrame, preset: str) -> dict[str, Verdict]:

@@ -21,7 +21,7 @@ from rtkit.studies import transfer
 from rtkit.studies import transfer_effects as effects
 from rtkit.threat import ThreatModel
 
-_LOOK = {"style": {"description_width": "8em"}, "layout": {"width": "24em"}}
+_LOOK = {"style": {"description_width": "9em"}, "layout": {"width": "25em"}}
 
 
 def choice(name: str, options: Sequence, index: int = 0) -> ipywidgets.Dropdown:
@@ -73,7 +73,7 @@ def explorer(
     update()
     # Controls stand beside a narrow figure and above a wide one, and neither squeezes the other.
     beside = ipywidgets.Layout(
-        flex="0 0 auto", flex_flow="row wrap", align_content="flex-start", width="25em" if size[0] < 6 else "100%"
+        flex="0 0 auto", flex_flow="row wrap", align_content="flex-start", width="26em" if size[0] < 6 else "100%"
     )
     row = ipywidgets.Layout(flex_flow="row wrap")
     return ipywidgets.VBox(

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from rtkit.plots import retention as figures
 from rtkit.studies import retention_effects as effects
 from rtkit.studies.retention import TARGET
-from rtkit.widgets import explorer, slider
+from rtkit.widgets import choice, explorer, slider
 
 
 def sentence(rows: pd.DataFrame, shape: float, arm: tuple[str, float]) -> str:
@@ -35,7 +35,7 @@ def retention_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
     arms += [(f"all layers, λ = {weight:g}", ("lwf", weight)) for weight in weights]
     controls = [
         slider("digit right", [(f"{100 * shape:.3g} %", shape) for shape in shapes], shapes[0]),
-        slider("trained", arms, ("full_network", 0.0)),
+        choice("trained", arms, arms.index((figures.NAMES["full_network"], ("full_network", 0.0)))),
     ]
 
     def draw(figure: Figure, shape: float, arm: tuple[str, float]) -> str:

@@ -43,7 +43,7 @@ def tradeoff_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
         slider("eps · 255, or β", [(f"{knob:g}", knob) for knob in knobs], effects.MAIN),
         slider("teacher's weight", [(f"{weight:g}", weight) for weight in weights], weights[0]),
     ]
-    shown = effects.core(frame)
+    shown, left = effects.core(frame), 100 * every[every.metric == "clean_accuracy"].value.min()
 
     def draw(figure: Figure, base: str, knob: float, weight: float) -> str:
         figure.subplots_adjust(0.12, 0.15, 0.97, 0.92)
@@ -53,7 +53,7 @@ def tradeoff_explorer(frame: pd.DataFrame) -> ipywidgets.Widget:
         rows = every[(every.method == method) & (every.knob == knob) & (every.weight == weight)]
         if len(rows):
             ax.plot(*effects.point(rows, method, knob), "*", color="black", ms=16)
-        ax.set(xlim=(-3, 103), ylim=(-3, 103))
+        ax.set(xlim=(left - 6, 106), ylim=(-3, 103))
         ax.set_title(_chosen(base, knob, weight), fontsize=10)
         return sentence(frame, base, knob, weight)
 

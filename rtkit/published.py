@@ -1,0 +1,127 @@
+"""Published robust ImageNet networks, in the place of source networks that the kit trains."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rtkit import compute, models
+from rtkit.data import named
+from rtkit.data.pictures import Pictures
+
+ADDRESS = "https://huggingface.co/madrylab/robust-imagenet-models"
+_NAME = re.compile(r"(?P<architecture>\w+)_(?P<norm>l2|linf)_eps(?P<eps>\d+(\.\d+)?)\.safetensors")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network that others trained: everything that decides its weights (Salman et al. 2020, section 2).
+
+    Args:
+        kind: "standard" or "robust" (adversarial training).
+        source_eps: training radius for images of 224 x 224 pixels in [0, 1], an l2 length or an l-infinity radius as
+            `norm` says, "l2" or "linf".
+        world: the size at which images are shown to it.
+        architecture: see `models.create`.
+        file: its name in `folder`; sha256: of the published file it was made from.
+        seed: 0, for there is one network of each radius; replicates redraw the images of the target alone.
+    """
+
+    kind: str
+    source_eps: float
+    norm: str
+    world: Pictures
+    architecture: str
+    file: str
+    sha256: str
+    seed: int = 0
+
+    def load(self) -> tuple[models.Network, dict]:
+        """Return the network in eval mode and the facts of its training, as `sources.Source.load` does.
+
+        Its features' `mean` and `std` are not among them, for want of the images it was trained on: no probe.
+
+        Raises:
+            ValueError: the file is gone, was made from another one by now, or does not hold such an architecture.
+        """
+        path = folder() / self.file
+        metadata, state = _read(path)
+        if metadata["sha256"] != self.sha256:
+            raise ValueError(f"{path} was made from another published file since the run began; start it again")
+        if "fc.bias" not in state:
+            raise ValueError(f"{path} holds no {self.architecture}: fc.bias is not among its weights; {_again(path)}")
+        net = models.create(len(state["fc.bias"]), self.architecture, self.seed)
+        try:
+            net.load_state_dict(models.from_torchvision(state))
+        except RuntimeError as error:
+            raise ValueError(f"{path} holds no {self.architecture}: {error}; {_again(path)}") from error
+        facts = {"seconds": 0.0, "gradients": 0, "watch": [], "collapsed": False}
+        return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts
+
+
+def folder() -> Path:
+    """Where `rtkit import-checkpoint` puts networks: data/checkpoints, under $RTKIT_DATA where that is set."""
+    return named.folder() / "checkpoints"
+
+
+def _again(path: Path) -> str:
+    return f"run `rtkit import-checkpoint {path.stem}.ckpt` on the file as it was published, under its own name"
+
+
+def _read(path: Path, weights: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """A file's metadata and, if wanted, its weights."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot read {path}: {error}; {_again(path)}") from error
+    if "sha256" not in metadata:
+        raise ValueError(f"{path} does not say which published file it was made from; {_again(path)}")
+    return metadata, state
+
+
+def _there() -> dict[str, list[tuple[str, float, str]]]:
+    """(norm, radius, file name) of each network that is there by architecture, the standard one first."""
+    found = {}
+    for path in sorted(folder().glob("*.safetensors")):
+        name = _NAME.fullmatch(path.name)
+        if name and name["architecture"] in models.RESNETS:
+            eps = float(name["eps"]) / (255 if name["norm"] == "linf" else 1)
+            found.setdefault(name["architecture"], []).append((name["norm"], eps, path.name))
+    return {architecture: sorted(rows, key=lambda row: (row[1] > 0, row)) for architecture, rows in found.items()}
+
+
+def networks(world: Pictures, architecture: str) -> tuple[Published, ...]:
+    """The published networks that are there: the standard one first, then robust ones, l2 before l-infinity.
+
+    All are of one architecture: the given one, or where it lacks a pair, the first of `models.RESNETS` that has one.
+
+    Raises:
+        ValueError: no architecture has both a standard and a robust network; the message says how to get them.
+    """
+    there = _there()
+    for name in dict.fromkeys((architecture, *models.RESNETS)):
+        rows = there.get(name, [])
+        if len({eps > 0 for _, eps, _ in rows}) == 2:
+            return tuple(
+                Published(
+                    "robust" if eps else "standard",
+                    eps,
+                    norm,
+                    world,
+                    name,
+                    file,
+                    _read(folder() / file, False)[0]["sha256"],
+                )
+                for norm, eps, file in rows
+            )
+    files = [Path(file).stem for rows in there.values() for _, _, file in rows]
+    raise ValueError(
+        f"needs a standard and a robust ImageNet network of one architecture in {folder()}; there "
+        f"{'are ' + ', '.join(files) if files else 'is none yet'}. Download for example {architecture}_l2_eps0.ckpt "
+        f"and {architecture}_l2_eps3.ckpt by hand from {ADDRESS}, then run `rtkit import-checkpoint FILE` on each"
+    )

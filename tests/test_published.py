@@ -1,0 +1,224 @@
+"""Published networks in the place of source networks: from a published file and a folder of images to a frame."""
+
+import dataclasses
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision.models import resnet
+from torchvision.transforms.functional import normalize
+
+from rtkit import cli, presets, published, store, studies
+from rtkit.data import downloads
+from rtkit.data.pictures import Pictures
+from rtkit.studies import cells, imagenet
+
+WORLD = Pictures("", 64)
+PAIR = ("resnet18_l2_eps0", "resnet18_l2_eps3")
+
+
+def network(seed: int, classes: int = 7) -> resnet.ResNet:
+    """torchvision's ResNet-18 with random weights and lively BatchNorm statistics, in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = resnet.resnet18(num_classes=classes)
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    return net.eval()
+
+
+def publish(folder: Path, name: str, seed: int) -> Path:
+    """Write a network as the robustness library does: twice, beside its normalisers."""
+    state = network(seed).state_dict()
+    weights = OrderedDict((f"module.model.{key}", value) for key, value in state.items())
+    weights |= {f"module.attacker.model.{key}": value for key, value in state.items()}
+    weights["module.normalizer.new_mean"] = torch.zeros(3, 1, 1)
+    folder.mkdir(exist_ok=True)
+    torch.save({"model": weights, "epoch": 89}, folder / f"{name}.ckpt")
+    return folder / f"{name}.ckpt"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A folder for data sets and networks, and one for what is computed."""
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
+    monkeypatch.setenv("RTKIT_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> Path:
+    """A standard and a robust network, imported by the command."""
+    folder = tmp_path_factory.mktemp("networks")
+    for seed, name in enumerate(PAIR):
+        path = publish(folder / "published", name, seed)
+        assert cli.main(["import-checkpoint", str(path), "--to", str(folder / "imported")]) == 0
+    return folder / "imported"
+
+
+@pytest.fixture
+def pair(root, imported) -> Path:
+    """Both where the kit looks for them."""
+    (root / "checkpoints").mkdir()
+    for name in PAIR:
+        (root / "checkpoints" / f"{name}.safetensors").hardlink_to(imported / f"{name}.safetensors")
+    return root / "checkpoints"
+
+
+def stand_in(folder: Path, name: str, sha256: str | None = "0", **weights: torch.Tensor) -> None:
+    """A file under the name of a network, in place of any that is there."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.safetensors").unlink(missing_ok=True)
+    save_file(weights or {"a": torch.ones(1)}, folder / f"{name}.safetensors", sha256 and {"sha256": sha256})
+
+
+@pytest.fixture
+def mine(root):
+    """A data set of two classes, each with 8 images to train and 4 to test on, of mixed sizes."""
+    rng = np.random.default_rng(0)
+    for part, n in (("train", 8), ("test", 4)):
+        for label, low in (("dark", 0), ("light", 128)):
+            (root / "mine" / part / label).mkdir(parents=True)
+            for k in range(n):
+                pixels = rng.integers(low, low + 128, (40 + 9 * k, 90 - 5 * k, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / "mine" / part / label / f"{k}.png")
+    return root
+
+
+def tiny(**changed) -> presets.Preset:
+    return dataclasses.replace(presets.get("imagenet"), world=WORLD, steps=2, batch_size=4, **changed)
+
+
+def test_logits_are_torchvisions_own(pair):
+    standard, robust = published.networks(WORLD, "resnet18")
+    x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    normalised = normalize(x, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    for seed, source in enumerate((standard, robust)):
+        net, facts = source.load()
+        assert not net.training
+        assert facts == {"seconds": 0.0, "gradients": 0, "watch": [], "collapsed": False}
+        with torch.no_grad():
+            torch.testing.assert_close(net.cpu()(x), network(seed)(normalised), rtol=0, atol=1e-5)
+
+
+def test_the_standard_network_comes_first_and_radii_are_in_their_own_norm(root):
+    names = ("resnet18_l2_eps0.05", "resnet18_linf_eps4.0", "resnet50_l2_eps3", "densenet_l2_eps0", "densenet_l2_eps3")
+    for name in (*PAIR, *names, "my_own"):
+        stand_in(root / "checkpoints", name)
+    found = published.networks(WORLD, "resnet50")  # which has no standard one: another architecture's pair serves
+    assert [(one.kind, one.norm, one.source_eps) for one in found] == [
+        ("standard", "l2", 0.0),
+        ("robust", "l2", 0.05),
+        ("robust", "l2", 3.0),
+        ("robust", "linf", 4 / 255),
+    ]
+    assert {(one.architecture, one.seed, one.world) for one in found} == {("resnet18", 0, WORLD)}
+    stand_in(root / "checkpoints", "resnet50_l2_eps0")
+    assert {one.architecture for one in published.networks(WORLD, "resnet50")} == {"resnet50"}
+    assert {one.architecture for one in published.networks(WORLD, "resnet18")} == {"resnet18"}
+
+
+def test_the_command_writes_where_networks_are_looked_for(root, tmp_path, capsys):
+    for name in PAIR:
+        torch.save({"model": {"a": torch.ones(1)}}, tmp_path / f"{name}.ckpt")
+        assert cli.main(["import-checkpoint", str(tmp_path / f"{name}.ckpt")]) == 0
+        assert str(root / "checkpoints" / f"{name}.safetensors") in capsys.readouterr().out
+    assert [one.file for one in published.networks(WORLD, "resnet18")] == [f"{name}.safetensors" for name in PAIR]
+
+
+def test_without_a_pair_the_message_says_how_to_get_one(root):
+    with pytest.raises(
+        ValueError, match=r"checkpoints; there is none yet\. Download for example resnet18_l2_eps0\.ckpt"
+    ):
+        published.networks(WORLD, "resnet18")
+    for name in ("resnet18_l2_eps3", "resnet50_l2_eps0"):
+        stand_in(root / "checkpoints", name)
+    with pytest.raises(ValueError, match=r"there are resnet18_l2_eps3, resnet50_l2_eps0\. .* `rtkit import-checkpoint"):
+        published.networks(WORLD, "resnet18")
+
+
+def test_files_that_do_not_fit_are_refused_by_name(pair):
+    standard, robust = published.networks(WORLD, "resnet18")
+    stand_in(pair, PAIR[1])
+    with pytest.raises(ValueError, match="made from another published file since the run began"):
+        robust.load()
+    stand_in(pair, PAIR[0], standard.sha256, **{"fc.bias": torch.ones(2), "conv1.weight": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"eps0\.safetensors holds no resnet18: (.|\n)*under its own name"):
+        standard.load()
+    stand_in(pair, PAIR[0], standard.sha256)
+    with pytest.raises(ValueError, match=r"fc\.bias is not among its weights"):
+        standard.load()
+    stand_in(pair, PAIR[0], None)
+    with pytest.raises(ValueError, match="does not say which published file it was made from"):
+        standard.load()
+    (pair / standard.file).write_bytes(b"cut short")
+    with pytest.raises(ValueError, match=r"cannot read .*eps0\.safetensors.*import-checkpoint resnet18_l2_eps0\.ckpt"):
+        standard.load()
+    (pair / standard.file).unlink()
+    with pytest.raises(ValueError, match=r"cannot read .*eps0\.safetensors"):
+        standard.load()
+
+
+def test_from_published_files_and_folders_to_a_frame(pair, mine, monkeypatch):
+    monkeypatch.setattr(studies, "workers", lambda: 1)
+    preset = tiny(seeds=(0, 1))
+    todo = imagenet.cells(preset, [1], ["mine"])
+    frame = studies.frame("imagenet", todo, cells.rows, cells.is_cached)
+    assert all(map(cells.is_cached, todo))
+    assert set(frame.study) == {"transfer"}
+    assert set(frame.seed) == {1}
+    assert set(frame.source_seed) == {0}
+    assert set(zip(frame.source, frame.source_eps, strict=True)) == {("standard", 0.0), ("robust", 3.0)}
+    assert frame[["texture_amplitude", "shape_reliability"]].isna().all(axis=None)
+    # 100 images do not fit, so all of a pool: 8 of each class less the two that validate.
+    assert set(frame.n_train) == {12}
+    each = frame.groupby(["method", "source", "metric"]).size()
+    assert (each == 1).all()
+    assert len(each) == 3 * 2 * 2
+    assert set(frame.method) == set(imagenet.PROTOCOLS)
+    assert set(frame.metric) == {"clean_accuracy", "validation_accuracy"}
+    assert frame.value.between(0, 1).all()
+    assert (frame[frame.metric == "clean_accuracy"].n_test == 8).all()
+    assert (frame.gradients == 2 * 4).all()
+
+
+def test_a_cell_is_another_one_when_the_network_or_an_image_changes(pair, mine):
+    def paths() -> list[Path]:
+        todo = imagenet.cells(tiny(), [0], ["mine"])
+        return [store.cell_path(cell.study, cell.config, cells.MODULES) for cell in todo]
+
+    before = paths()
+    assert len(set(before)) == 6
+    assert paths() == before
+    stand_in(pair, PAIR[1])
+    after = paths()
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True] * 3 + [False] * 3
+    Image.new("RGB", (70, 70)).save(mine / "mine" / "train" / "dark" / "0.png")
+    assert not set(paths()) & set(after)
+
+
+def test_sizes_hold_every_class(pair, root):
+    x = np.zeros((480, 8, 8, 3), np.uint8)
+    y = np.arange(480) % 120
+    np.savez(
+        root / "many.npz", x_train=x, y_train=y, x_test=x, y_test=y, classes=np.array([f"{k:03}" for k in range(120)])
+    )
+    todo = imagenet.cells(tiny(), [0], ["many"])
+    assert {cell.n_train for cell in todo} == {(240,)}
+
+
+def test_bad_requests_say_what_to_do(pair, mine):
+    with pytest.raises(ValueError, match=r"imagenet has no targets of its own: name data sets.*data/README\.md"):
+        imagenet.cells(tiny())
+    with pytest.raises(ValueError, match="no data set is called 'yours'"):
+        imagenet.cells(tiny(), [0], ["yours"])
+    with pytest.raises(ValueError, match="seeds must be whole numbers"):
+        imagenet.cells(tiny(), [0.5], ["mine"])
+    assert "checkpoints" not in [name for name, _, _ in downloads.listing()]
