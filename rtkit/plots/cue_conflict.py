@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 
 from rtkit.plots import COLOURS, MARKERS, axes, images, summary
-from rtkit.studies.cue_conflict import FOLDER, KINDS, Stimuli
+from rtkit.studies.cue_conflict import ALL, FOLDER, KINDS, Stimuli
 
 
 def by_class(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -16,8 +16,8 @@ def by_class(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     As figure 4 of Geirhos et al. 2019, who count from the texture's side.
     """
-    rows = frame[(frame.target == FOLDER) & (frame.metric == "shape_bias")].fillna({"shape": ""})  # "" read back as NaN
-    names = [*sorted(set(rows["shape"]) - {""}, reverse=True), ""]
+    rows = frame[(frame.target == FOLDER) & (frame.metric == "shape_bias")]
+    names = [*sorted(set(rows["shape"]) - {ALL}, reverse=True), ALL]
     ax = axes(ax, (8, 0.55 * len(names) + 1.2))
     table = summary(rows, ["source", "shape"])
     for k, kind in enumerate(kind for kind in KINDS if kind in set(table.source)):
@@ -28,7 +28,7 @@ def by_class(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
                     color=COLOURS[kind], marker=MARKERS[kind])  # fmt: skip
     ax.axhline(len(names) - 1.5, color="black", lw=1)
     ax.axvline(50, color="#7F7F7F", lw=1, ls=":")
-    ax.set_yticks(range(len(names)), [name or "all stimuli" for name in names])
+    ax.set_yticks(range(len(names)), names)
     ax.set(
         xlim=(-2, 102), xlabel="shape bias (%); dotted: as often by shape as by texture", ylabel="class of the shape"
     )

@@ -2,10 +2,9 @@
 
 import pandas as pd
 
-from rtkit import prose
+from rtkit import plots, prose
 from rtkit.studies import cue_conflict_effects as effects
-from rtkit.studies.cue_conflict import FOLDER, KINDS
-from rtkit.studies.judging import over_seeds
+from rtkit.studies.cue_conflict import ALL, FOLDER, KINDS
 from rtkit.studies.transfer_effects import pick, score
 
 NONE = (
@@ -16,8 +15,8 @@ NONE = (
 
 def kind(frame: pd.DataFrame, source: str) -> str:
     """What one kind of source network does on CIFAR-10 and on the stimuli, in percent."""
-    there = frame[frame.target == FOLDER].fillna({"shape": ""})
-    share = {cue: score(there, source, f"{cue}_decisions", shape="") for cue in ("shape", "texture", "other")}
+    there = frame[frame.target == FOLDER]
+    share = {cue: score(there, source, f"{cue}_decisions", shape=ALL) for cue in ("shape", "texture", "other")}
     clean, attacked = (
         score(frame, source, metric, target="source") for metric in ("clean_accuracy", "robust_accuracy")
     )
@@ -30,21 +29,12 @@ def kind(frame: pd.DataFrame, source: str) -> str:
 
 def _by_class(there: pd.DataFrame) -> str:
     """In how many classes the robust networks are clearly above or below the standard ones."""
-    ahead, behind, names = 0, 0, [name for name in there["shape"].unique() if name]
-    for name in names:
-        rows = pick(there, metric="shape_bias", shape=name)
-        both = pick(rows, source="robust").seed.isin(pick(rows, source="standard").seed)
-        seeds = pick(rows, source="robust").seed[both]
-        if not len(seeds):
-            continue
-        found = over_seeds(
-            rows[rows.seed.isin(seeds)],
-            lambda part: score(part, "robust", "shape_bias") - score(part, "standard", "shape_bias"),
-        )
-        ahead, behind = ahead + (found.low > 0), behind + (found.high < 0)
+    rows = pick(there, metric="shape_bias")
+    rows = plots.differences(rows[rows["shape"] != ALL], ["shape"])
+    found = plots.summary(rows, ["shape"])  # no bounds, and so no claim, from a single replicate
     return (
-        f"Class by class, of {len(names)} shapes the robust networks are clearly above the standard ones in {ahead}, "
-        f"clearly below in {behind}; so many intervals at once err now and then."
+        f"Class by class, of {len(found)} shapes the robust networks are clearly above the standard ones in "
+        f"{(found.low > 0).sum()}, clearly below in {(found.high < 0).sum()}. Of so many intervals one may err."
     )
 
 
@@ -56,9 +46,9 @@ def tell(frame: pd.DataFrame | None) -> str:
     """
     if frame is None:
         return NONE
-    there = frame[frame.target == FOLDER].fillna({"shape": ""})
-    names = [name for name in there["shape"].unique() if name]
-    n = int(pick(there, metric="shape_decisions", shape="").n_test.max())
+    there = frame[frame.target == FOLDER]
+    names = [name for name in there["shape"].unique() if name != ALL]
+    n = int(pick(there, metric="shape_decisions", shape=ALL).n_test.max())
     kinds = [name for name in KINDS if name in set(there.source)]
     chance = 100 / len(names)
     lines = [

@@ -25,6 +25,7 @@ from rtkit.studies.cells import Cell
 STUDY = "cue_conflict"
 MODULES = (*cells.MODULES, "shape_bias", "studies/cue_conflict")
 FOLDER = "cue_conflict"  # beside the data sets
+ALL = "all"  # in place of a class: the stimuli of every shape
 KINDS = ("standard", "noise", "robust")
 PLANS = {"cifar-small": Pictures("cifar10"), "cifar": Pictures("cifar10")}  # what the networks learn
 
@@ -92,13 +93,13 @@ def decisions(net: Network, found: Stimuli) -> torch.Tensor:
 
 
 def shares(decided: torch.Tensor, found: Stimuli) -> Iterator[tuple[str, str, float, int]]:
-    """How often shape, texture or neither decides, over all stimuli ("") and over those of each shape.
+    """How often shape, texture or neither decides, over all stimuli and over those of each shape.
 
     Returns:
         (metric, shape, value, number of stimuli that it is a share of); no `shape_bias` where neither cue ever decides.
     """
-    for name in ("", *found.names):
-        chosen = found.shape == found.names.index(name) if name else torch.ones_like(found.shape, dtype=torch.bool)
+    for name in (ALL, *found.names):
+        chosen = torch.ones_like(found.shape, dtype=bool) if name == ALL else found.shape == found.names.index(name)
         said, shape, texture = decided[chosen], found.shape[chosen], found.texture[chosen]
         if not len(said):
             continue
@@ -129,7 +130,7 @@ def rows(cell: Cell, digest: str) -> list[dict]:
             cell.row(metric, value, n, target=FOLDER, shape=name) for metric, name, value, n in shares(decided, found)
         ]
 
-    own = [row | {"shape": ""} for row in cells.rows(cell)]
+    own = [row | {"shape": ALL} for row in cells.rows(cell)]
     return own + store.cell(STUDY, _config(cell, digest), MODULES, make)
 
 
@@ -163,7 +164,7 @@ def run(preset: str = "cifar-small", seeds: Sequence[int] | None = None) -> pd.D
     """Make the frame of the study, cell by cell; cells and networks in the cache are read.
 
     Returns:
-        Columns as in `transfer.run`, and `shape`: the class of the stimuli's shape, "" for all of them. Rows of target
+        Columns as in `transfer.run`, and `shape`: the class of the stimuli's shape, or "all". Rows of target
         "source" are about CIFAR-10's test images, those of target "cue_conflict" about the stimuli.
 
     Raises:

@@ -7,14 +7,14 @@ import pandas as pd
 from rtkit import claims
 from rtkit.claims import Interval, Verdict
 from rtkit.studies import judging
-from rtkit.studies.cue_conflict import FOLDER, STUDY
+from rtkit.studies.cue_conflict import ALL, FOLDER, STUDY
 from rtkit.studies.judging import Control, over_seeds
 from rtkit.studies.transfer_effects import score
 
 
 def lead(frame: pd.DataFrame, metric: str = "shape_bias", first: str = "robust", second: str = "standard") -> Interval:
     """By how many points one kind of source network is above another on the stimuli, over the replicates."""
-    where = {"metric": metric, "target": FOLDER, "shape": ""}
+    where = {"metric": metric, "target": FOLDER, "shape": ALL}
     return over_seeds(frame, lambda part: score(part, first, **where) - score(part, second, **where))
 
 
