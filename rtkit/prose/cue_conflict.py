@@ -22,7 +22,7 @@ def kind(frame: pd.DataFrame, source: str) -> str:
     )
     return (
         f"* {source}: by the shape {share['shape']:.1f} %, by the texture {share['texture']:.1f} %, by neither "
-        f"{share['other']:.1f} %; shape bias {score(there, source, 'shape_bias', shape=''):.1f} %. On CIFAR-10's test "
+        f"{share['other']:.1f} %; shape bias {score(there, source, 'shape_bias', shape=ALL):.1f} %. On CIFAR-10's test "
         f"images {clean:.1f} % correct, {attacked:.1f} % under attack."
     )
 
