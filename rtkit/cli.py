@@ -90,7 +90,7 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.command == "run":
         status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given)
     elif arguments.command == "study":
-        by_number = {number: name for name, number in records.STUDIES.items()}
+        by_number = {number: name for name, number in reversed(records.STUDIES.items())}  # of two the first
         name = by_number.get(arguments.name, arguments.name)
         if name not in records.STUDIES:
             raise runner.UsageError(runner.nearest("study", arguments.name, records.STUDIES))

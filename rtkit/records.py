@@ -11,10 +11,11 @@ from rtkit.claims import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-# Each study with the notebook that it stands behind and the modules whose code its verdicts depend on.
+# Each study with the notebook that it stands behind (02 has one of glyphs and one of real images) and the modules whose
+# code its verdicts depend on.
 _CELLS = (*store.CELL_MODULES, "studies/cells", "studies/judging", "claims")
 STUDIES = {"transfer": "01", "shape_bias": "02", "influence": "03", "attack_success": "04", "retention": "05"}
-STUDIES |= {"tradeoff": "06"}
+STUDIES |= {"tradeoff": "06", "cue_conflict": "02"}
 _STUDENTS = (*store.CELL_MODULES, "studies/students", "studies/judging", "claims")
 _TRANSFER = (*_CELLS, "published", "studies/imagenet", "studies/transfer", "studies/transfer_effects")
 _INFLUENCE = ("_heads", "_plans", "", "_effects")
@@ -26,6 +27,7 @@ MODULES = {
     "attack_success": (*_TRANSFER, "studies/students", "feature_attacks", *(f"studies/{name}" for name in _ATTACKS)),
     "retention": (*_STUDENTS, "studies/retention", "studies/retention_effects"),
     "tradeoff": (*_STUDENTS, *(f"studies/tradeoff{part}" for part in ("_cells", "", "_effects"))),
+    "cue_conflict": (*_TRANSFER, "shape_bias", "studies/cue_conflict", "studies/cue_conflict_effects"),
 }
 
 
