@@ -96,7 +96,7 @@ def scorecard(preset: str, *, kit: bool = False) -> list[Verdict]:
 
 
 def overview(found: Sequence[Record]) -> "pd.DataFrame":
-    """Claims by presets: paper, the paper's number, and the verdict at each preset that has a record, in a few words.
+    """Claims by presets: paper, the paper's number, and the verdict at each preset that has one, in a few words.
 
     Args:
         found: the records to draw on; where two speak of a claim at a preset the later one counts.
@@ -104,7 +104,7 @@ def overview(found: Sequence[Record]) -> "pd.DataFrame":
     import pandas as pd
 
     columns = {}
-    for preset in dict.fromkeys(record.preset for record in found):
+    for preset in dict.fromkeys(record.preset for record in found if record.verdicts):
         verdicts = {key: value for record in found if record.preset == preset for key, value in record.verdicts.items()}
         card = claims.scorecard(preset, PRESETS[preset], verdicts, tuple(STUDIES))
         columns[preset] = {verdict.claim: claims.short(verdict) for verdict in card}

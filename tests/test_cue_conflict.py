@@ -218,6 +218,9 @@ def test_sentences_flip_with_the_frame(lead, word, counts):
     assert "**not told apart**" in noise
     assert f"above the standard ones in {counts[0]}, clearly below in {counts[1]}" in told
     assert f"robust: by the shape {40 + 100 * lead:.1f} %, by the texture {40 - 100 * lead:.1f} %" in told
+    assert "decides **less often** in the standard networks than in guesses: -10.0 points" in told
+    frame.loc[frame.metric == "texture_decisions", "value"] += 0.2
+    assert "decides **more often** in the standard networks than in guesses: +10.0 points" in say.tell(frame)
     assert all(control.holds for control in effects.controls(frame))
     assert effects.verdicts(frame, "cifar-small") == {}
 

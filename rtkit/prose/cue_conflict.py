@@ -5,6 +5,7 @@ import pandas as pd
 from rtkit import plots, prose
 from rtkit.studies import cue_conflict_effects as effects
 from rtkit.studies.cue_conflict import ALL, FOLDER, KINDS
+from rtkit.studies.judging import over_seeds
 from rtkit.studies.transfer_effects import pick, score
 
 NONE = (
@@ -61,4 +62,7 @@ def tell(frame: pd.DataFrame | None) -> str:
         bias = prose.compare(effects.lead(there, first=first), f"the {first} source", "the standard source")
         by_shape = prose.number(effects.lead(there, "shape_decisions", first))
         lines.append(f"In shape bias {bias}; decisions by the shape {by_shape}.")
-    return "\n".join([*lines, _by_class(there)])
+    beyond = over_seeds(there, lambda part: score(part, "standard", "texture_decisions", shape=ALL) - chance)
+    word = "**more often**" if beyond.low > 0 else "**less often**" if beyond.high < 0 else "**not clearly more often**"
+    guess = f"The texture decides {word} in the standard networks than in guesses: {prose.number(beyond)}."
+    return "\n".join([*lines, guess, _by_class(there)])
