@@ -36,15 +36,37 @@ def path(study: str, preset: str, folder: Path | None = None) -> Path:
     return (folder or store.RUNS / "records") / preset / f"{study}.json"
 
 
-def publish(study: str, preset: str, frame: "pd.DataFrame", record: dict, folder: Path | None = None) -> Path:
-    """Keep a study's frame and record; return the record's path, with the frame beside it as compressed CSV."""
-    from rtkit import compute  # only who computes needs torch
+def publish(
+    study: str, preset: str, frame: "pd.DataFrame", record: dict, folder: Path | None = None, world=None
+) -> Path:
+    """Keep a study's frame and record; return the record's path, with the frame beside it as compressed CSV.
+
+    The record of a run on real images says what they were: a data set's split need not be the official one.
+
+    Args:
+        world: what the source networks learned, if not the preset's world.
+    """
+    from rtkit import compute, presets  # only who computes needs torch
 
     where = path(study, preset, folder)
     store.save_frame(frame, where.with_suffix(".csv.gz"))
     facts = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in frame.seed})}
-    facts |= {"compute": compute.kind(), "code": store.code_hash(MODULES[study])}
+    facts |= {"compute": compute.kind(), "code": store.code_hash(MODULES[study])} | _data(
+        world or presets.get(preset).world, frame
+    )
     return store.save_record(where, facts | record)
+
+
+def _data(world, frame: "pd.DataFrame") -> dict:
+    """The data sets of real images that a frame rests on: how many images each has, and their hash."""
+    from rtkit.data import named
+
+    size, found = getattr(world, "size", 32), {}
+    for name in sorted({getattr(world, "name", ""), *frame[frame.n_train > 0].target} & set(named.names())):
+        arrays = named.arrays(name, size)
+        found[name] = {part: len(arrays[f"y_{part}"]) for part in ("train", "test")}
+        found[name]["sha256"] = named.fingerprint(name, size)
+    return {"data": found} if found else {}
 
 
 def frame(study: str, preset: str) -> "pd.DataFrame | None":

@@ -18,7 +18,7 @@ from rtkit import records, store
 
 NOTEBOOKS = store.ROOT / "notebooks"
 # What runs at a preset of real images; at the others every notebook does.
-REAL = {"cifar-small": ("01", "02", "03", "04", "07"), "cifar": ("01", "04", "07"), "imagenet": ("01", "07")}
+REAL = {"cifar-small": ("01", "02", "03", "04", "07"), "cifar": ("01", "02", "04", "07"), "imagenet": ("01", "07")}
 PATIENCE = 20  # seconds that an interrupted notebook gets to shut its kernel down
 
 

@@ -1,5 +1,6 @@
 """Notebook 01 on real images: plans, frames with data sets by name, and the path from a folder to a figure."""
 
+import json
 import math
 
 import numpy as np
@@ -110,3 +111,15 @@ def test_a_data_set_of_a_reader_is_carried_to_and_shown(tmp_path, monkeypatch):
     assert figures.real_gains(shown[shown.n_train == 20]).get_yticklabels()[0].get_text() == "mine"
     np.savez(tmp_path / "mine.npz", **(arrays(60, 20) | {"x_test": arrays(60, 20)["x_train"]}))
     assert tasks.fingerprints(world, "mine") != before  # so that no result outlives its data
+
+
+def test_a_record_says_which_images_it_rests_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("RTKIT_DATA", str(tmp_path))
+    np.savez(tmp_path / "mnist.npz", **arrays(30, 8, 1))
+    frame = real(0.1, ("mnist",))
+    effects.publish(frame, "cifar-small", tmp_path / "records")
+    kept = json.loads((tmp_path / "records" / "cifar-small" / "transfer.json").read_text())
+    assert set(kept["data"]) == {"mnist"}  # CIFAR-100 is not there to be told
+    assert (kept["data"]["mnist"]["train"], kept["data"]["mnist"]["test"]) == (30, 30)
+    effects.publish(made_up(0.1), "glyphs", tmp_path / "records")
+    assert "data" not in json.loads((tmp_path / "records" / "glyphs" / "transfer.json").read_text())

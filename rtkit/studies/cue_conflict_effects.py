@@ -7,7 +7,7 @@ import pandas as pd
 from rtkit import claims
 from rtkit.claims import Interval, Verdict
 from rtkit.studies import judging
-from rtkit.studies.cue_conflict import ALL, FOLDER, STUDY
+from rtkit.studies.cue_conflict import ALL, FOLDER, PLANS, STUDY
 from rtkit.studies.judging import Control, over_seeds
 from rtkit.studies.transfer_effects import score
 
@@ -39,5 +39,5 @@ def verdicts(frame: pd.DataFrame, preset: str) -> dict[str, Verdict]:
 
 def publish(frame: pd.DataFrame, preset: str, folder: Path | None = None) -> dict[str, Verdict]:
     """Keep the frame with its record (by default under runs/) and return the verdicts, of which there are none."""
-    judging.publish(STUDY, frame, preset, {}, controls(frame), judging.collapsed(frame), folder)
+    judging.publish(STUDY, frame, preset, {}, controls(frame), judging.collapsed(frame), folder, PLANS[preset])
     return {}

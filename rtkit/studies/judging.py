@@ -74,8 +74,9 @@ def publish(
     controls: Sequence[Control],
     collapsed: Sequence[int],
     folder: Path | None = None,
+    world=None,
 ) -> None:
-    """Keep a study's frame with its record: verdicts, controls, replicates that collapsed."""
+    """Keep a study's frame with its record: verdicts, controls, replicates that collapsed; `world` as `records`."""
     record = {"verdicts": {name: verdict.to_dict() for name, verdict in found.items()}, "collapsed": list(collapsed)}
     record |= {"controls": [asdict(control) for control in controls]} if controls else {}
-    records.publish(study, preset, frame, record, folder)
+    records.publish(study, preset, frame, record, folder, world)
