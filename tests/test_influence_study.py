@@ -122,10 +122,10 @@ def test_one_thread_is_given_back():
 
 
 def test_plans_keep_tuning_seeds_out_and_the_proof_determined():
-    for preset, size in study.PLANS.items():
+    assert all(size.n_proof >= 3 * 10 * (size.dims + 1) for size in study.PLANS.values())
+    for preset in ("smoke", "glyphs", "glyphs-full"):  # the others need data
         todo = study.plan(preset)
         assert all(cell.seed < 100 for cell in todo)
-        assert size.n_proof >= 3 * 10 * (size.dims + 1)
         assert {cell.part for cell in todo} == {"last_stage", "proof"}
     assert study.PLANS["glyphs"].n_train[0] < 650  # fewer images than parameters
 
