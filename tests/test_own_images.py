@@ -189,7 +189,7 @@ def attacked(sign: float, lead: float = 0.2) -> pd.DataFrame:
         for k, name in enumerate(attack_figures.STUDENTS):
             base = {"method": name, "target": "mnist", "n_train": 400, "seed": seed, "n_test": 2000}
             base |= {"weight": attack_students.WEIGHT, "dropout": attack_students.DROPOUT}
-            base |= {"lr": attack_students.LEARNING_RATES[name]}
+            base |= {"lr": attack_students.LEARNING_RATES[name], "architecture": "small-16"}
             clean = 0.7 if name != "scratch" else 0.7 - lead
             rate = 0.5 - 0.3 * sign * (name == "nfd") + 0.01 * k + jitter
             for metric, form, value in (

@@ -146,6 +146,7 @@ def made_up(lead: float) -> pd.DataFrame:
     def add(seed, source, target, value, method="none", metric="clean_accuracy", change=""):
         eps = MAIN_EPS if source == "robust" else 0.0
         row = {"seed": seed, "source": source, "source_eps": eps, "target": target, "method": method, "metric": metric}
+        row |= {"texture_amplitude": World().texture_amplitude}
         rows.append(row | {"value": value + 0.001 * seed, "change": change, "n_test": 500})
 
     for seed in range(5):

@@ -4,12 +4,14 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
 from rtkit import compute, presets, tasks
+from rtkit.studies.influence_heads import one_thread
 
 
 def workers() -> int:
@@ -37,7 +39,10 @@ def spread(*stages: tuple[Callable, Sequence, str], alone: bool = False) -> list
     """
     count = min(workers(), max(len(tasks) for _, tasks, _ in stages))
     if alone or count <= 1:
-        return [[function(task) for task in tqdm(tasks, title, mininterval=1)] for function, tasks, title in stages]
+        # Such work is too small for a second thread; and on several, torch 2.15 crashes in the backward pass of a network
+        # of width 8 when a batch is odd (seen on an AMD EPYC, in float32 as in bfloat16).
+        with one_thread() if alone else nullcontext():
+            return [[function(task) for task in tqdm(todo, title, mininterval=1)] for function, todo, title in stages]
     compute.bf16()  # one timed probe before every worker wants one
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # children read it when they import torch
