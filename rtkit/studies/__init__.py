@@ -39,8 +39,8 @@ def spread(*stages: tuple[Callable, Sequence, str], alone: bool = False) -> list
     """
     count = min(workers(), max(len(tasks) for _, tasks, _ in stages))
     if alone or count <= 1:
-        # Such work is too small for a second thread; and on several, torch 2.15 crashes in the backward pass of a network
-        # of width 8 when a batch is odd (seen on an AMD EPYC, in float32 as in bfloat16).
+        # Such work is too small for a second thread; and on several, torch 2.15 crashes in the backward pass of a
+        # network of width 8 when a batch is odd (seen on an AMD EPYC, in float32 as in bfloat16).
         with one_thread() if alone else nullcontext():
             return [[function(task) for task in tqdm(todo, title, mininterval=1)] for function, todo, title in stages]
     compute.bf16()  # one timed probe before every worker wants one
