@@ -146,6 +146,7 @@ def test_what_cannot_be_a_key_is_refused():
 
 def test_frames_and_records_come_back(tmp_path):
     frame = pd.DataFrame({"seed": [0, 1], "value": [10 / 255, 0.1 + 0.2], "target": ["digits", "greek"]})
+    frame = frame.assign(n_train=100)
     path = records.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
     again = store.load_frame(path.with_suffix(".csv.gz"))
     # Knobs are compared for equality, so every bit of a float has to come back.
