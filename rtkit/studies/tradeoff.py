@@ -56,7 +56,7 @@ class Plan:
 PLANS = {
     "smoke": Plan(6, (0.0, MAIN_EPS)),
     "glyphs": Plan(),
-    "glyphs-full": Plan(betas=(1.0, MAIN_BETA, 6.0), sigmas=(0.5, 1.0, 2.0), extended=True),
+    "glyphs-full": Plan(betas=(1.0, MAIN_BETA, 6.0), sigmas=(0.5, 1.0, 2.0), replicates=5, extended=True),
 }
 
 
