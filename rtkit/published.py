@@ -20,13 +20,15 @@ class Published:
     """A network that others trained: everything that decides its weights (Salman et al. 2020, section 2).
 
     Args:
-        kind: "standard" or "robust" (adversarial training).
+        kind: "standard" or "robust" (adversarial training), or "untrained": random weights of the same architecture, a
+            control that needs no file.
         source_eps: training radius for images of 224 x 224 pixels in [0, 1], an l2 length or an l-infinity radius as
             `norm` says, "l2" or "linf".
         world: the size at which images are shown to it.
         architecture: see `models.create`.
         file: its name in `folder`; sha256: of the published file it was made from.
-        seed: 0, for there is one network of each radius; replicates redraw the images of the target alone.
+        seed: 0, for there is one network of each radius; replicates redraw the images of the target alone, and the
+            weights of an untrained network.
     """
 
     kind: str
@@ -46,6 +48,10 @@ class Published:
         Raises:
             ValueError: the file is gone, was made from another one by now, or does not hold such an architecture.
         """
+        facts = {"seconds": 0.0, "gradients": 0, "watch": [], "collapsed": False}
+        if self.kind == "untrained":
+            net = models.create(1000, self.architecture, self.seed)
+            return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts
         path = folder() / self.file
         metadata, state = _read(path)
         if metadata["sha256"] != self.sha256:
@@ -57,7 +63,6 @@ class Published:
             net.load_state_dict(models.from_torchvision(state))
         except RuntimeError as error:
             raise ValueError(f"{path} holds no {self.architecture}: {error}; {_again(path)}") from error
-        facts = {"seconds": 0.0, "gradients": 0, "watch": [], "collapsed": False}
         return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts
 
 

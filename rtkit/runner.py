@@ -14,7 +14,7 @@ from pathlib import Path
 import papermill
 import yaml
 
-from rtkit import records, store
+from rtkit import store
 
 NOTEBOOKS = store.ROOT / "notebooks"
 # What runs at a preset of real images; at the others every notebook does.
@@ -163,7 +163,7 @@ def run(notebooks: list[Path], given: Mapping[str, str]) -> int:
 
 def print_scorecard(preset: str, as_json: bool = False) -> None:
     """Print every claim with the verdict of the reader's own runs at a preset, or the reason why there is none."""
-    from rtkit import claims
+    from rtkit import claims, records
 
     found = records.scorecard(preset)
     if as_json:

@@ -176,19 +176,31 @@ def test_from_published_files_and_folders_to_a_frame(pair, mine, monkeypatch):
     assert all(map(cells.is_cached, todo))
     assert set(frame.study) == {"transfer"}
     assert set(frame.seed) == {1}
-    assert set(frame.source_seed) == {0}
-    assert set(zip(frame.source, frame.source_eps, strict=True)) == {("standard", 0.0), ("robust", 3.0)}
+    sources = set(zip(frame.source, frame.source_eps, frame.source_seed, strict=True))
+    assert sources == {("standard", 0.0, 0), ("robust", 3.0, 0), ("untrained", 0.0, 1)}
     assert frame[["texture_amplitude", "shape_reliability"]].isna().all(axis=None)
     # 100 images do not fit, so all of a pool: 8 of each class less the two that validate.
     assert set(frame.n_train) == {12}
     each = frame.groupby(["method", "source", "metric"]).size()
     assert (each == 1).all()
-    assert len(each) == 3 * 2 * 2
+    assert len(each) == (3 * 2 + 1) * 2
+    assert set(frame[frame.source == "untrained"].method) == {"fixed_feature"}
     assert set(frame.method) == set(imagenet.PROTOCOLS)
     assert set(frame.metric) == {"clean_accuracy", "validation_accuracy"}
     assert frame.value.between(0, 1).all()
     assert (frame[frame.metric == "clean_accuracy"].n_test == 8).all()
     assert (frame.gradients == 2 * 4).all()
+    both = pd.concat([frame, frame.assign(seed=0)])
+    assert [control.name for control in effects.controls(both)] == ["standard minus untrained source"]
+
+
+def test_untrained_networks_differ_by_replicate_alone():
+    first, again, other = (
+        published.Published("untrained", 0.0, "l2", WORLD, "resnet18", "", "", seed).load()[0] for seed in (0, 0, 1)
+    )
+    weights = [next(net.parameters()) for net in (first, again, other)]
+    assert torch.equal(*weights[:2])
+    assert not torch.equal(weights[0], weights[2])
 
 
 @pytest.mark.parametrize(
@@ -206,11 +218,11 @@ def test_a_cell_is_another_one_when_the_network_or_an_image_changes(pair, mine):
         return [store.cell_path(cell.study, cell.config, cells.MODULES) for cell in todo]
 
     before = paths()
-    assert len(set(before)) == 6
+    assert len(set(before)) == 7
     assert paths() == before
     stand_in(pair, PAIR[1])
     after = paths()
-    assert [one == other for one, other in zip(before, after, strict=True)] == [True] * 3 + [False] * 3
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True] * 3 + [False] * 3 + [True]
     Image.new("RGB", (70, 70)).save(mine / "mine" / "train" / "dark" / "0.png")
     assert not set(paths()) & set(after)
 

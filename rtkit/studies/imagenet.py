@@ -1,6 +1,7 @@
 """Notebook 01's study on published ImageNet networks: which of them is carried to which data set, and how."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rtkit import presets, published, studies
 from rtkit.presets import Preset
@@ -17,7 +18,8 @@ def cells(preset: Preset, seeds: Sequence[int] | None = None, targets: Sequence[
     """All cells of the study at a preset whose source networks come trained, without computing any.
 
     Source networks are not scored on their own task, for want of ImageNet's images, and there is no probe, which
-    standardises features by them.
+    standardises features by them. An untrained network stands beside them, with frozen features and the fewest images:
+    a control.
 
     Args:
         seeds: the replicates, each of which redraws the target's images; none or an empty list for the preset's own.
@@ -35,11 +37,14 @@ def cells(preset: Preset, seeds: Sequence[int] | None = None, targets: Sequence[
     budget = {"steps": preset.steps, "batch_size": preset.batch_size}
     seeds, sources = presets.replicates(preset, seeds), published.networks(preset.world, preset.architecture)
     sizes = {target: studies.sizes(N_TRAIN, target, preset.world, seeds[0]) for target in targets}
-    return [
-        Cell(STUDY, source, seed, target, protocol, (n,), lr=LEARNING_RATES[protocol], **budget)
-        for seed in seeds
-        for target in sizes
-        for source in sources
-        for protocol in PROTOCOLS
-        for n in sizes[target]
-    ]
+    made = []
+    for seed in seeds:
+        untrained = replace(sources[0], kind="untrained", file="", sha256="", seed=seed)
+        arms = [(source, protocol) for source in sources for protocol in PROTOCOLS]
+        for target, few in sizes.items():
+            chosen = [(*arm, n) for arm in arms for n in few] + [(untrained, PROTOCOLS[0], few[0])]
+            made += [
+                Cell(STUDY, source, seed, target, protocol, (n,), lr=LEARNING_RATES[protocol], **budget)
+                for source, protocol, n in chosen
+            ]
+    return made
