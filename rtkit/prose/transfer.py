@@ -8,7 +8,31 @@ from rtkit import plots
 from rtkit.claims import Interval
 from rtkit.plots.transfer import PROTOCOLS, by_name, title
 from rtkit.prose import compare
-from rtkit.studies.transfer_effects import pick
+from rtkit.studies.judging import over_seeds
+from rtkit.studies.transfer_effects import pick, score
+
+
+def scale(frame: pd.DataFrame, target: str = "digits") -> str:
+    """What the standard source is worth on one target, beside random weights.
+
+    Args:
+        frame: clean accuracies at one number of images, of all sources.
+    """
+    arms = {"untrained": ("fixed_feature", "random weights"), "standard": ("scratch", "training from scratch")}
+    words = []
+    for source, (method, name) in arms.items():
+        mine = {"method": "fixed_feature" if source == "untrained" else "full_network", "target": target}
+        lead = over_seeds(
+            frame,
+            lambda part, source=source, method=method, mine=mine: (
+                score(part, "standard", **mine) - score(part, source, method=method, target=target)
+            ),
+        )
+        words.append(compare(lead, "the standard source", name))
+    return (
+        f"For scale, {title(target)}: with fixed features {words[0]}; with the full network trained {words[1]}. Where the "
+        "standard source is worth no more than random weights, part of the robust one's lead is the standard one's failure."
+    )
 
 
 def phase(table: pd.DataFrame) -> str:
@@ -28,6 +52,13 @@ def phase(table: pd.DataFrame) -> str:
             f"In the {shape.sum()} worlds whose standard source decides by shape anyway (shape bias above 90 %), it "
             f"leads by {table['mean'][shape].mean():+.1f} points on average; in the other {(~shape).sum()}, by "
             f"{table['mean'][~shape].mean():+.1f}."
+        )
+    always = table[(table.shape_reliability == 1) & (table.texture_amplitude > 0) & (table["mean"] > 10) & ~shape]
+    for _, row in always.iterrows():
+        parts.append(
+            f"A shape that is always right is no off-switch at a texture of {255 * row.texture_amplitude:g}/255: the "
+            f"standard source takes the texture all the same (shape bias {row.bias:.0f} %), and the lead is "
+            f"{row['mean']:+.1f}."
         )
     both = table[(table.texture_amplitude == 0) & (table.shape_reliability == 1)]
     for _, row in both.iterrows():

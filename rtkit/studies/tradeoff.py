@@ -20,6 +20,7 @@ STUDY = "tradeoff"
 MAIN_EPS = 2 / 255  # training radius of what appears at one radius only
 TRADES_EPS = 4 / 255  # whose knob is beta
 ATTACK_STEPS = 2  # of training
+KERNEL_STEPS = 15  # of ARKS, the authors' number: fewer never leave the middle of the kernel, whatever its width
 MAIN_BETA = 3.0  # of TRADES where it is taught
 WEIGHTS = (1.0, 3.0)  # of either of VFD's distances: a knob of its own, so no weight is chosen
 MAIN_WEIGHT = 3.0  # in the ablation
@@ -103,8 +104,9 @@ class Arms:
         """
         source = Source.of(self.preset, teacher, 0.0 if teacher == "standard" else 4 / 255, self.seed)
         if eps:
+            attack_steps = KERNEL_STEPS if base == "arks" else ATTACK_STEPS
             method = methods.adversarial(
-                base, eps, steps=self.steps, lr=lr, attack_steps=ATTACK_STEPS, teach=teach, **options
+                base, eps, steps=self.steps, lr=lr, attack_steps=attack_steps, teach=teach, **options
             )
         else:
             method = Method("random", methods.source("standard", 0.0, self.steps, lr))
