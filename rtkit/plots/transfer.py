@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rtkit.plots import COLOURS, axes, bars, by_source, differences, style, summary
+from rtkit.studies.transfer import PAIR, PLANS, SHAPES
+from rtkit.studies.transfer_effects import few, pick
 
 TARGETS = {
     "digits": "digits (real)",
@@ -141,6 +143,25 @@ def resolution(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def phase(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that the phase diagram compares: fixed features, digits and lower case, one n, the grid of worlds.
+
+    A frame without the grid gives its default world alone.
+    """
+    plan = PLANS["glyphs-full"]
+    rows = pick(frame, method="fixed_feature", metric="clean_accuracy", target=SHAPES[:2], source_eps=PAIR)
+    rows = pick(rows[rows.seed == rows.source_seed], source=("standard", "robust"))
+    grid = pick(rows, texture_amplitude=plan.amplitudes, shape_reliability=plan.reliabilities, n_train=plan.n_train[0])
+    return grid if len(grid) else pick(rows, n_train=few(frame))
+
+
+def worlds(frame: pd.DataFrame) -> pd.DataFrame:
+    """The standard source's shape bias in percent, a column `bias`, by texture amplitude and shape reliability."""
+    rows = pick(frame[frame.seed == frame.source_seed], source="standard", metric="shape_bias")
+    means = 100 * rows.groupby(["texture_amplitude", "shape_reliability"]).value.mean()
+    return means.rename("bias").reset_index()
+
+
 def phase_diagram(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Gain of the robust source over (texture amplitude, shape reliability), with its zero line.
 
@@ -191,7 +212,6 @@ def real_gains(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def _main(path: str) -> None:
     """Draw the README's figure from the frame that comes with the kit."""
     from rtkit import records
-    from rtkit.studies import transfer_effects as effects
 
     frame = records.frame("transfer", "glyphs-full")
     if frame is None:
@@ -199,7 +219,7 @@ def _main(path: str) -> None:
             "no frame of the preset glyphs-full under results/: run rtkit study transfer --preset glyphs-full"
         )
     style()
-    phase_diagram(effects.phase(frame)).figure.savefig(path, dpi=110, metadata={"Software": None})
+    phase_diagram(phase(frame)).figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ import math
 import pandas as pd
 
 from rtkit import plots
-from rtkit.claims import Interval
+from rtkit.claims import Interval, log_odds
 from rtkit.plots.transfer import PROTOCOLS, by_name, title
-from rtkit.prose import compare
+from rtkit.prose import compare, number
 from rtkit.studies.judging import over_seeds
-from rtkit.studies.transfer_effects import pick, score
+from rtkit.studies.transfer_effects import effect_interval, pick, score
 
 
 def scale(frame: pd.DataFrame, target: str = "digits") -> str:
@@ -18,21 +18,53 @@ def scale(frame: pd.DataFrame, target: str = "digits") -> str:
     Args:
         frame: clean accuracies at one number of images, of all sources.
     """
-    arms = {"untrained": ("fixed_feature", "random weights"), "standard": ("scratch", "training from scratch")}
     words = []
-    for source, (method, name) in arms.items():
-        mine = {"method": "fixed_feature" if source == "untrained" else "full_network", "target": target}
+    for other, (ours, method, name) in {
+        "untrained": ("fixed_feature", "fixed_feature", "random weights"),
+        "standard": ("full_network", "scratch", "training from scratch"),
+    }.items():
+        first, second = {"method": ours, "target": target}, {"method": method, "target": target}
         lead = over_seeds(
-            frame,
-            lambda part, source=source, method=method, mine=mine: (
-                score(part, "standard", **mine) - score(part, source, method=method, target=target)
-            ),
+            frame, lambda part, a=first, b=second, other=other: score(part, "standard", **a) - score(part, other, **b)
         )
         words.append(compare(lead, "the standard source", name))
     return (
-        f"For scale, {title(target)}: with fixed features {words[0]}; with the full network trained {words[1]}. Where the "
-        "standard source is worth no more than random weights, part of the robust one's lead is the standard one's failure."
+        f"For scale, {title(target)}: with fixed features {words[0]}; with the full network trained {words[1]}. Where "
+        "the standard source is worth no more than random weights, the robust one's lead is in part its failure."
     )
+
+
+def ceiling(frame: pd.DataFrame) -> str:
+    """Whether the lead also shrinks on a scale without a ceiling.
+
+    Args:
+        frame: clean accuracies of the last stage fine-tuned, from the standard and the robust source of one radius.
+    """
+    sizes = sorted(frame.n_train.unique())
+
+    def lead(part: pd.DataFrame, n: int) -> float:
+        odds = pick(part, n_train=n)
+        odds = odds.assign(value=[log_odds(share * n, n) for share, n in zip(odds.value, odds.n_test, strict=True)])
+        means = odds.groupby("source").value.mean()
+        return means["robust"] - means["standard"]
+
+    fall = over_seeds(frame, lambda part: lead(part, sizes[0]) - lead(part, sizes[-1]))
+    word = (
+        "shrinks there, too" if fall.low > 0 else "**grows** there" if fall.high < 0 else "does **not** clearly shrink"
+    )
+    return (
+        "In points a lead must shrink where both arms near 100 %. In log odds, a scale without a ceiling, it "
+        f"{word}: {number(fall, 'log odds')}."
+    )
+
+
+def radius(frame: pd.DataFrame) -> str:
+    """Which radius validation chooses for targets with and without a fine cue."""
+    try:
+        found = number(effect_interval(frame, "S-C4"), "grey levels")
+    except KeyError:
+        return "With a single robust source there is no radius to choose; the sweep is part of `glyphs-full`."
+    return f"The radius that validation chooses for the shape targets minus that for the digits with textures: {found}."
 
 
 def phase(table: pd.DataFrame) -> str:
