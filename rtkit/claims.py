@@ -142,6 +142,7 @@ def judge(
     arms: Callable[[pd.DataFrame], Sequence[float]] | None = None,
     failed_controls: Sequence[str] = (),
     collapsed: Sequence[int] = (),
+    n_test: int = 0,
 ) -> Verdict:
     """Judge one claim on a study's frame.
 
@@ -152,12 +153,24 @@ def judge(
             averaged over replicates, lie beyond 95 or below 5 there is nothing to compare: not judged (saturated).
         failed_controls: names of the study's controls that do not hold; any of them stops the judgement.
         collapsed: replicates whose training collapsed; they count, and cap the verdict at inconclusive.
+        n_test: test images behind one number of the effect; by default the most of any row.
     """
 
     def verdict(word: str, reason: str, shown: Interval | None = None) -> Verdict:
         numbers = (None, None, None, 0) if shown is None else (shown.effect, shown.low, shown.high, shown.replicates)
-        n_test = int(frame["n_test"].max()) if len(frame) else 0
-        facts = (claim.id, claim.paper, preset, scope, word, reason, *numbers, n_test, claim.unit, claim.paper_effect)
+        most = int(frame["n_test"].max()) if len(frame) else 0
+        facts = (
+            claim.id,
+            claim.paper,
+            preset,
+            scope,
+            word,
+            reason,
+            *numbers,
+            n_test or most,
+            claim.unit,
+            claim.paper_effect,
+        )
         return Verdict(*facts)
 
     replicates = [part for _, part in frame.groupby("seed", sort=True)]
@@ -171,7 +184,8 @@ def judge(
     if len(values) < MINIMUM_REPLICATES:
         return verdict("not_judged", f"not_run: {len(values)} of at least {MINIMUM_REPLICATES} replicates")
     parts = {name: interval([value[name] for value in values]) for name in values[0]}
-    weakest = min(parts, key=lambda name: parts[name].low)
+    word = decide(list(parts.values()), claim.margin)
+    weakest = min(parts, key=lambda name: parts[name].high if word == "contradicted" else parts[name].low)
     note, shown = (f"weakest part: {weakest}" if weakest else ""), parts[weakest]
     if failed_controls:
         return verdict("not_judged", f"invalid_control: {', '.join(failed_controls)}", shown)
@@ -179,7 +193,6 @@ def judge(
         means = [math.fsum(column) / len(replicates) for column in zip(*map(arms, replicates), strict=True)]
         if min(means) > 95 or max(means) < 5:
             return verdict("not_judged", "saturated", shown)
-    word = decide(list(parts.values()), claim.margin)
     if collapsed and word != "inconclusive":
         return verdict("inconclusive", f"collapsed: seed {', '.join(map(str, collapsed))}", shown)
     return verdict(word, note, shown)

@@ -337,16 +337,18 @@ def test_the_attacker_owns_no_image_of_the_student(monkeypatch):
 
 def test_a_second_architecture_is_told_apart_and_judges_nothing():
     frame = made_up(1)
-    wide = frame[(frame.seed < 2) & frame.method.isin(attack_students.WHITE_BOX)]
+    wide = frame[(frame.seed < 2) & frame.method.isin(["source", *attack_students.WHITE_BOX])]
     wide = wide.assign(architecture="small-32", value=0.5)
     both = pd.concat([frame, wide], ignore_index=True)
     assert effects.verdicts(both, "glyphs") == effects.verdicts(frame, "glyphs")
     table = effects.by_architecture(both)
-    assert table.loc[("nfd", "small-32")].tolist() == [50.0, 50.0]
+    assert table.loc[("nfd", "small-32")].tolist() == [50.0, 50.0, 50.0, 2.0]
     first = effects.core(frame[frame.seed < 2])
     assert table.loc[("nfd", "small-16"), "success"] == effects.success(first, "nfd")
     assert "`small-32`: fine-tuning 50.0 % clean" in said.wider(table)
     assert "**not less often**" in said.wider(table)
+    assert "flips 50 % of this source's own decisions, less than the 90 % asked for" in said.wider(table)
+    assert said.wider(table).startswith("Means over the 2 replicates that have both")
     assert "part of the preset `glyphs-full`" in said.wider(effects.by_architecture(frame))
     cells = {cell.source.architecture for cell in study.plan("glyphs-full")}
     assert cells == {"small-16", "small-32"}

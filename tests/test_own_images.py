@@ -182,8 +182,12 @@ def test_the_influence_of_real_images_is_told_as_it_is():
     assert influence_figures.match_by_target(frame, real.names(frame)).axes[2].get_title() == "mine, 40 images"
 
 
-def attacked(sign: float, lead: float = 0.2) -> pd.DataFrame:
-    """Three replicates of notebook 04: NFD is fooled less often than fine-tuning (sign 1) or more often (-1)."""
+def attacked(sign: float, lead: float = 0.2, own: float = 0.95) -> pd.DataFrame:
+    """Three replicates of notebook 04: NFD is fooled less often than fine-tuning (sign 1) or more often (-1).
+
+    Args:
+        own: share of the source's own decisions that the attack flips.
+    """
     rows = []
     for seed, jitter in enumerate(JITTER):
         for k, name in enumerate(attack_figures.STUDENTS):
@@ -198,6 +202,8 @@ def attacked(sign: float, lead: float = 0.2) -> pd.DataFrame:
                 ("attack_success_rate", "noise", 0.05),
             ):
                 rows.append(base | {"metric": metric, "form": form, "value": value})
+        source = {"method": "source", "n_train": 0, "metric": "attack_success_rate", "form": "any", "value": own}
+        rows.append(base | source)
     return pd.DataFrame(rows)
 
 
@@ -207,12 +213,15 @@ def test_the_attack_on_real_images_is_told_as_it_is():
     assert "from scratch 50.0 %" in text
     assert "at least 5 points, so there is something to gain" in text
     assert "NFD is fooled **less often** than fine-tuning" in text
+    assert "Not valid" not in text
+    weak = real.tell("attack_success", "04", attacked(1, own=0.74))
+    assert "**Not valid here**: on average the attack flips 74.0 % of the source's own decisions" in weak
     flipped = real.tell("attack_success", "04", attacked(-1, lead=0.01))
     assert "NFD is fooled **more often** than fine-tuning" in flipped
     assert "less than 5 points, so nobody needs the source" in flipped
     # A reader's set beside the study's own keeps the size of its own.
     both = pd.concat([attacked(1), attacked(1).assign(target="mine", n_train=15)], ignore_index=True)
-    assert set(attack_effects.core(both).n_train) == {400}
+    assert set(attack_effects.core(both).n_train) == {0, 400}  # 0: the source itself
     assert "**mine**, 15 training" in real.tell("attack_success", "04", both)
     parts = {name: attack_effects.core(both[both.target == name]) for name in real.names(both)}
     assert [ax.get_title() for ax in attack_figures.trades(parts).axes] == ["mnist", "mine"]

@@ -95,7 +95,10 @@ def made_up(full=FULL, lwf=LWF, seeds=(0, 1, 2, 3, 4)) -> pd.DataFrame:
 
 def test_verdicts_follow_the_frame():
     found = effects.verdicts(made_up(), "glyphs")
-    assert {name: verdict.verdict for name, verdict in found.items()} == dict.fromkeys(effects.EFFECTS, "supported")
+    missing = {name: found.pop(name).reason for name in list(found) if name.startswith("LwF-C6@")}
+    assert set(missing.values()) == {"not_run"}  # one number of images
+    assert {verdict.verdict for verdict in found.values()} == {"supported"}
+    assert set(found) | set(missing) == set(effects.EFFECTS)
     assert found["LwF-C1"].effect == pytest.approx(50)
     assert found["LwF-C2@digit always right"].effect == pytest.approx(15)  # two depths: their difference
     assert found["LwF-C4"].effect == pytest.approx(3)
@@ -103,6 +106,12 @@ def test_verdicts_follow_the_frame():
     assert found["LwF-C6"].effect == pytest.approx(15)
     flipped = effects.verdicts(made_up(full=(85.0, 70.0), lwf=(65.0, 60.0)), "glyphs")
     assert {flipped[name].verdict for name in ("LwF-C2", "LwF-C3")} == {"contradicted"}
+    last = made_up()
+    last.loc[
+        last.method.isin(["last_block", "last_stage", "last_two_stages"]) & (last.metric == "robust_accuracy"), "value"
+    ] = 0.5  # as much as the head alone: only the last step costs robustness
+    assert effects.verdicts(last, "glyphs")["LwF-C2"].reason == f"weakest part: {effects.BEFORE_LAST}"
+    assert effects.verdicts(last, "glyphs")["LwF-C2"].verdict != "supported"
     kept = made_up()
     kept.loc[(kept.source == "standard") & (kept.method == "head") & (kept.metric == "robust_accuracy"), "value"] = 0.3
     assert effects.verdicts(kept, "glyphs")["LwF-C1"].reason.startswith("invalid_control: a standard source's features")

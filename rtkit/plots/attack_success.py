@@ -122,7 +122,12 @@ def rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     part = table[table.method == "fine_tuning"].groupby("lr")[["clean", "success"]].mean()
     ax.plot(part.index, part.clean, "o-", color="#0072B2", label="clean accuracy", lw=1.8)
     ax.plot(part.index, part.success, "X--", color="#D55E00", label="success of the attack", lw=1.8)
-    ax.set(xscale="log", xlabel="learning rate of fine-tuning", ylabel="share of test images (%)", ylim=(-3, 103))
+    ax.set(
+        xscale="log",
+        xlabel="learning rate of fine-tuning",
+        ylabel="clean accuracy, success of the attack (%)",
+        ylim=(-3, 103),
+    )
     ax.set_xticks(list(part.index), [f"{lr:g}" for lr in part.index], minor=False)
     ax.minorticks_off()
     ax.legend()
@@ -137,7 +142,12 @@ def sizes(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         part = table[table.method == name].groupby("n_train")[["clean", "success"]].mean()
         ax.plot(part.index, part.clean, marker + "-", color=colour, label=f"{label}, clean", lw=1.8)
         ax.plot(part.index, part.success, marker + "--", color=colour, label=f"{label}, success", lw=1.8, mfc="white")
-    ax.set(xlabel="labelled target images n", ylabel="share of test images (%)", ylim=(-3, 103), xscale="log")
+    ax.set(
+        xlabel="labelled target images n",
+        ylabel="clean accuracy, success of the attack (%)",
+        ylim=(-3, 103),
+        xscale="log",
+    )
     ticks = sorted(table.n_train.unique())
     ax.set_xticks(ticks, [str(n) for n in ticks])
     ax.minorticks_off()

@@ -82,12 +82,12 @@ def plane(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             continue
         at = means.loc[name].iloc[0]
         colour, marker = LOOKS.get(name) or ("#7F7F7F", next(greys))
-        ax.plot(at.clean_accuracy, at.robust_accuracy, marker, color=colour, ms=9, label=NAMES[name])
+        ax.plot(at.clean_accuracy, at.robust_accuracy, marker, color=colour, ms=9, label=NAMES[name], zorder=4)
     colour, marker = LOOKS["lwf"]
     lwf = means.loc["lwf"].sort_index()
     ax.plot(lwf.clean_accuracy, lwf.robust_accuracy, marker, color=colour, ms=8, ls="-", lw=1, label=NAMES["lwf"])
     for k, (weight, at) in enumerate(lwf.iterrows()):
-        label, offset = (at.clean_accuracy, at.robust_accuracy), (7, -11) if k % 2 else (-4, 9)
+        label, offset = (at.clean_accuracy, at.robust_accuracy), ((-4, 9), (-40, -4), (7, 6), (7, -11))[k % 4]
         ax.annotate(f"λ {weight:g}", label, offset, textcoords="offset points", fontsize=9, color=colour)
     ax.set(**_PLANE)
     ax.margins(0.15)

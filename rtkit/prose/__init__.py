@@ -58,6 +58,8 @@ def verdict(found: Verdict) -> str:
         "contradicted": f"**Contradicted** {where}",
         "inconclusive": "**Inconclusive**: the interval holds the margin",
     }[found.verdict]
+    if found.reason.startswith("collapsed"):
+        word = "**Inconclusive**, whatever the interval"
     note = f" ({found.reason})" if found.reason else ""
     facts = f"{ours}, margin {claim.margin:g}, {found.replicates} replicates"
     return f"{heading}\n\n> {word}{note}: {facts}. The paper: {claim.paper_effect}."

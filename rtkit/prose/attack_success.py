@@ -6,7 +6,7 @@ import pandas as pd
 
 from rtkit import prose
 from rtkit.plots.attack_success import STUDENTS
-from rtkit.studies.attack_success_effects import correlation, odds, success, value
+from rtkit.studies.attack_success_effects import VALID, correlation, odds, success, value
 from rtkit.studies.judging import over_seeds
 from rtkit.studies.transfer_effects import pick
 
@@ -28,10 +28,12 @@ def clean(frame: pd.DataFrame) -> str:
 def valid(frame: pd.DataFrame) -> str:
     """Whether the attack works on the network that it is made on."""
     flipped, noise, paper = (success(frame, "source", form) for form in ("any", "noise", "paper"))
-    word = "so it is valid" if flipped >= 90 else "fewer than the 90 % that make it valid"
+    word = "so it is valid" if flipped >= VALID else f"fewer than the {VALID:g} % that make it valid"
+    single = [100 * value for value in pick(frame, method="source", metric="attack_success_rate", form="any").value]
     return (
-        f"The seven attacks together flip {flipped:.1f} % of the source's own decisions, {word}; as many draws of "
-        f"noise of the same size flip {noise:.1f} %. The paper's single unit flips {paper:.1f} %."
+        f"The seven attacks together flip {flipped:.1f} % of the source's own decisions (in single replicates "
+        f"{min(single):.1f} to {max(single):.1f} %), {word}; as many draws of noise "
+        f"of the same size flip {noise:.1f} %. The paper's single unit flips {paper:.1f} %."
     )
 
 
@@ -161,5 +163,11 @@ def wider(table: pd.DataFrame) -> str:
         for method, row in part.iterrows():
             listed.append(f"{STUDENTS[method][0]} {row.clean:.1f} % clean, {row.success:.1f} % fooled")
         fewer = "less often" if part.success["nfd"] < part.success["fine_tuning"] else "**not less often**"
-        lines.append(f"* `{name}`: {'; '.join(listed)}. NFD is fooled {fewer} than fine-tuning.")
-    return "\n".join(["Means over the replicates that have both architectures:\n", *lines])
+        own = part.own.iloc[0]
+        doubt = "" if own >= VALID else f", less than the {VALID:g} % asked for, so low success may be a weak attack"
+        lines.append(
+            f"* `{name}`: {'; '.join(listed)}. NFD is fooled {fewer} than fine-tuning. The attack flips {own:.0f} % of "
+            f"this source's own decisions{doubt}."
+        )
+    count = f"{int(table.replicates.max())} replicates that have both architectures, too few for an interval"
+    return "\n".join([f"Means over the {count}:\n", *lines])

@@ -57,6 +57,13 @@ def attack_success(frame: pd.DataFrame, name: str) -> str:
     lead = over_seeds(found, lambda part: value(part, "fine_tuning") - value(part, "scratch"))
     fall = over_seeds(found, lambda part: odds(part, "fine_tuning") - odds(part, "nfd"))
     word = "**less often**" if fall.low > 0 else "**more often**" if fall.high < 0 else "**not clearly less often**"
+    own = success(found, "source")
+    doubt = (
+        ""
+        if own >= attacks.VALID
+        else f" **Not valid here**: on average the attack flips {own:.1f} % of the source's own decisions, less than "
+        f"the {attacks.VALID:g} % asked for, so nothing of this is judged."
+    )
     question = (
         f"is at least {QUESTION:g} points, so there is something to gain from the source"
         if lead.effect >= QUESTION
@@ -66,7 +73,7 @@ def attack_success(frame: pd.DataFrame, name: str) -> str:
         f"**{name}**, {attacks.judged_size(found)} training and {int(found.n_test.max())} test images. Clean accuracy: "
         f"{clean}. Fine-tuning's lead over training from scratch {question}. Success of the attack: {fooled}; noise of "
         f"its size fools fine-tuning on {success(found, 'fine_tuning', 'noise'):.1f} %. NFD is fooled {word} than "
-        f"fine-tuning, by {prose.number(fall, 'log odds')}."
+        f"fine-tuning, by {prose.number(fall, 'log odds')}.{doubt}"
     )
 
 

@@ -54,18 +54,21 @@ def depth(frame: pd.DataFrame) -> str:
     best = [means[metric].idxmax() for metric in ("clean_accuracy", "robust_accuracy")]
     named = [words.get(k, f"{k} block{'s' if k > 1 else ''}") for k in best]
     falls = means.robust_accuracy.is_monotonic_decreasing
+    before = judging.over_seeds(frame, lambda part: effects.EFFECTS["LwF-C2"](part)[effects.BEFORE_LAST])
+    word = "falls" if before.low > 0 else "rises" if before.high < 0 else "does not clearly fall"
     return (
         f"Clean accuracy is highest with {named[0]} trained ({means.clean_accuracy.max():.0f} %), robust accuracy with "
         f"{named[1]} ({means.robust_accuracy.max():.0f} %). On the way robustness "
         f"{'falls with every step' if falls else 'does not fall with every step'}: "
-        f"{', '.join(f'{value:.0f}' for value in means.robust_accuracy)} %."
+        f"{', '.join(f'{value:.0f}' for value in means.robust_accuracy)} %. Up to the last step but one it {word}, by "
+        f"{prose.number(before)}."
     )
 
 
 def forgetting(frame: pd.DataFrame) -> str:
-    """LwF against the head alone and against fine-tuning, on both axes."""
+    """LwF against the head alone, against fine-tuning and against training less of the network, on both axes."""
     lines = []
-    for other in ("head", "full_network"):
+    for other in ("head", "full_network", "last_two_stages"):
         clean, robust = (_difference(frame, {"method": "lwf"}, {"method": other}, k) for k in (0, 1))
         lines.append(f"* against {NAMES[other]}: clean {prose.number(clean)}, robust {prose.number(robust)}")
     return "\n".join(["Learning without forgetting, main regime:\n", *lines])

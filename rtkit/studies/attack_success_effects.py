@@ -48,14 +48,20 @@ def by_architecture(frame: pd.DataFrame) -> pd.DataFrame:
     """Clean accuracy and success in percent by method and architecture, over the replicates that have every one.
 
     Returns:
-        Columns `clean` and `success`, indexed by method and architecture; one architecture where there are no others.
+        Columns `clean`, `success`, `own` (of the source's own decisions, flipped) and `replicates`, indexed by method
+        and architecture; one architecture where there are no others.
     """
     main, frame = own(named(frame)), named(frame)
-    found = _chosen(frame[(frame.target == main.target.iloc[0]) & (frame.n_train == judged_size(main))])
+    sized = frame[(frame.n_train == judged_size(main)) | (frame.method == "source")]
+    found = _chosen(sized[sized.target == main.target.iloc[0]])
     counts = found.groupby("seed").architecture.transform("nunique")
     groups = found[counts == counts.max()].groupby("architecture", sort=False)
-    rows = [(method, name, value(part, method), success(part, method)) for method in WHITE_BOX for name, part in groups]
-    table = pd.DataFrame(rows, columns=["method", "architecture", "clean", "success"])
+    rows = [
+        (method, name, value(part, method), success(part, method), success(part, "source"), part.seed.nunique())
+        for name, part in groups
+        for method in WHITE_BOX
+    ]
+    table = pd.DataFrame(rows, columns=["method", "architecture", "clean", "success", "own", "replicates"])
     return table.set_index(["method", "architecture"])
 
 
@@ -184,7 +190,7 @@ EFFECTS: dict[str, claims.Effect] = {
     "NFD-C4": _competitive,
     "NFD-C5": lambda frame: _less(frame, "delta_r", "nfd_dropout", "nfd_averaging"),
     "NFD-C6": lambda frame: {name: -value for name, value in _less(frame, "fine_tuning", "l2_sp", "delta").items()},
-    "NFD-C7": correlation,
+    "NFD-C7": lambda frame: correlation(frame, "stages"),
 }
 ARMS = {
     "NFD-C1": lambda frame: (success(frame, "fine_tuning"), success(frame, "fine_tuning", "noise")),
