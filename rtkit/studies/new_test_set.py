@@ -1,7 +1,7 @@
 """Does accuracy hold on new images of the same kind? The second study behind notebook 06 (Recht et al. 2019).
 
-Networks that learned CIFAR-10 are tested on its test images and on those of CIFAR-10.1, which were collected anew by the
-same rules.
+Networks that learned CIFAR-10 are tested on its test images and on those of CIFAR-10.1, collected anew by the same
+rules.
 """
 
 import hashlib
