@@ -16,9 +16,10 @@ _HOLLOW = {
 
 
 def old_and_new(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Accuracy on new images against that on old ones, a mark per network: means over replicates with 95 % intervals.
+    """Accuracy on all new images against that on all old ones, a mark per network: means with 95 % intervals.
 
-    Dashed, where both are equal; solid, the least-squares line through the marks. As figure 1 of Recht et al. 2019.
+    Dashed, where both are equal; solid, the least-squares line through the marks. The intervals are over replicates,
+    which share the images. As figure 1 of Recht et al. 2019.
     """
     ax = axes(ax, (8, 5))
     table = summary(frame[frame.metric == "clean_accuracy"], ["network", "images"]).set_index(["images", "network"])
@@ -33,7 +34,7 @@ def old_and_new(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.plot(ends, ends, ls="--", color="#7F7F7F", lw=1, label="as on the old images")
     rise, height = np.polyfit(old["mean"], new["mean"], 1)
     reach = np.array([old["mean"].min() - 2, old["mean"].max() + 2])
-    ax.plot(reach, rise * reach + height, color="black", lw=1, label=f"least squares, slope {rise:.2f}")
+    ax.plot(reach, rise * reach + height, color="black", lw=1, label="least squares")
     ax.set(xlabel="accuracy on the old test images (%)", ylabel="accuracy on the new ones (%)")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax

@@ -69,7 +69,8 @@ def tell(frame: pd.DataFrame | None, preset: str = "cifar-small") -> str:
     lost = effects.losses(frame)
     lines = [
         f"Correct of {counts[OLD]:,} old and of {counts[NEW]:,} new images, and under attack of {attacked} each, means "
-        "over replicates; losses are measured on a share of its own of either test set for each replicate.\n",
+        "over replicates. For losses and slope each replicate has a share of its own of either test set, so that their "
+        "intervals cover the draw of the images; those of the figure, on all images, do not.\n",
         *(network(frame, name, loss) for name, loss in lost.items()),
         "",
         f"Of {len(lost)} networks {sum(loss.low > 0 for loss in lost.values())} clearly lose accuracy, "
