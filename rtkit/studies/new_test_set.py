@@ -38,7 +38,7 @@ NETWORKS = {
 }
 BRIEF = tuple(name for name, (_, _, parts) in NETWORKS.items() if parts > 1)
 OLD, NEW, HALVES = "old", "new", ("old, first half", "old, second half")
-PARTS = 24  # that a test set is cut into, the same for every network; as many replicates at most
+PARTS = 24  # that a test set is cut into, the same for every network; replicates share them out
 ATTACKED = 256  # images
 
 

@@ -16,7 +16,7 @@ from rtkit import claims
 from rtkit.claims import Interval, Verdict
 from rtkit.studies import judging
 from rtkit.studies.judging import Control, over_seeds
-from rtkit.studies.new_test_set import BRIEF, HALVES, NEW, OLD, PLANS, STUDY
+from rtkit.studies.new_test_set import BRIEF, HALVES, NEW, OLD, PARTS, PLANS, STUDY
 
 SPAN = 10  # points between the best and the worst network, at least, for an order and a slope to mean something
 
@@ -36,11 +36,12 @@ def score(frame: pd.DataFrame, images: str, metric: str = "clean_accuracy") -> p
 def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame, and as the metric `accuracy_of_share` what each network scores on its replicate's own share.
 
-    Of R replicates the k-th has every R-th part of either test set, from the k-th on.
+    Of R replicates the k-th has every R-th part of either test set, from the k-th on; beyond `PARTS` they begin again.
     """
     seeds = sorted(frame.seed.unique())
+    count = min(len(seeds), PARTS)
     rows = frame[frame.metric == "accuracy_in_part"]
-    rows = rows[rows.part % len(seeds) == rows.seed.map(seeds.index)]
+    rows = rows[rows.part % count == rows.seed.map(seeds.index) % count]
     rows = rows.assign(value=rows.value * rows.n_test)
     found = rows.groupby(["seed", "network", "images"], as_index=False, sort=False)[["value", "n_test"]].sum()
     found = found.assign(value=found.value / found.n_test, metric="accuracy_of_share")
