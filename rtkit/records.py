@@ -11,11 +11,11 @@ from rtkit.claims import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-# Each study with the notebook that it stands behind (02 has one of glyphs and one of real images) and the modules whose
-# code its verdicts depend on.
+# Each study with the notebook that it stands behind (02 and 06 have one of glyphs and one of real images) and the
+# modules whose code its verdicts depend on.
 _CELLS = (*store.CELL_MODULES, "studies/cells", "studies/judging", "claims")
 STUDIES = {"transfer": "01", "shape_bias": "02", "influence": "03", "attack_success": "04", "retention": "05"}
-STUDIES |= {"tradeoff": "06", "cue_conflict": "02"}
+STUDIES |= {"tradeoff": "06", "cue_conflict": "02", "new_test_set": "06"}
 _STUDENTS = (*store.CELL_MODULES, "studies/students", "studies/judging", "claims")
 _TRANSFER = (*_CELLS, "published", "studies/imagenet", "studies/transfer", "studies/transfer_effects")
 _INFLUENCE = ("_heads", "_plans", "", "_effects")
@@ -28,6 +28,7 @@ MODULES = {
     "retention": (*_STUDENTS, "studies/retention", "studies/retention_effects"),
     "tradeoff": (*_STUDENTS, *(f"studies/tradeoff{part}" for part in ("_cells", "", "_effects"))),
     "cue_conflict": (*_TRANSFER, "shape_bias", "studies/cue_conflict", "studies/cue_conflict_effects"),
+    "new_test_set": (*_CELLS, "studies/new_test_set", "studies/new_test_set_effects"),
 }
 
 
@@ -73,6 +74,12 @@ def frame(study: str, preset: str) -> "pd.DataFrame | None":
     """The frame of a study that comes with the kit, or None where there is none at this preset."""
     where = path(study, preset, store.RESULTS).with_suffix(".csv.gz")
     return store.load_frame(where) if where.exists() else None
+
+
+def latest(study: str, preset: str) -> "pd.DataFrame | None":
+    """The frame of the reader's own run of a study, else that which comes with the kit, else None."""
+    where = path(study, preset).with_suffix(".csv.gz")
+    return store.load_frame(where) if where.exists() else frame(study, preset)
 
 
 @dataclass(frozen=True)
