@@ -75,7 +75,7 @@ def _tensor(storage, offset, size, stride, *_):
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) in _TENSOR_MAKERS:
-            return _tensor
+            return lambda *args: _tensor(*args)  # a new one each time: a file may set attributes of what it is given
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return lambda data, *_: data
         if (module, name) == ("collections", "OrderedDict"):
@@ -123,12 +123,16 @@ def _legacy(raw: bytes) -> tuple[object, dict[str, bytes]]:
 
 
 def _filled(tensor: _Tensor, blobs: dict[str, bytes]) -> torch.Tensor:
+    if not math.prod(tensor.size):
+        return torch.empty(tensor.size, dtype=tensor.storage.dtype)
     values = torch.frombuffer(bytearray(blobs[tensor.storage.key]), dtype=tensor.storage.dtype)
     start = tensor.storage.offset + tensor.offset
     last = start + sum((size - 1) * stride for size, stride in zip(tensor.size, tensor.stride, strict=True))
-    if min((start, *tensor.size, *tensor.stride), default=0) < 0 or (math.prod(tensor.size) and last >= len(values)):
+    if min((start, *tensor.size, *tensor.stride), default=0) < 0 or last >= len(values):
         raise ValueError("a tensor reaches beyond its storage: the file is cut short or was tampered with")
-    return values.as_strided(tensor.size, tensor.stride, start).clone()
+    if math.prod(tensor.size) > len(values):  # a stride of zero makes terabytes of a few bytes
+        raise ValueError("a tensor has more elements than its storage")
+    return values.as_strided(tensor.size, tensor.stride, start).clone(memory_format=torch.contiguous_format)
 
 
 def _plain_name(name: str) -> str | None:
@@ -144,6 +148,8 @@ def _plain_name(name: str) -> str | None:
 
 def read(path: Path) -> dict[str, torch.Tensor]:
     """Read the weights of a published checkpoint; nothing in the file is executed.
+
+    A file that was made for it can still exhaust memory or crash the process; it cannot run anything.
 
     Accepts what `torch.save` has written since 1.0, pickled by pickle or dill: a dictionary with the weights under
     "model" or "state_dict", or the weights themselves, with or without the prefixes of DataParallel and of the

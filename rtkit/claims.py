@@ -58,7 +58,6 @@ class Verdict:
     low: float | None
     high: float | None
     replicates: int
-    n_test: int
     unit: str
     paper_effect: str
 
@@ -142,7 +141,6 @@ def judge(
     arms: Callable[[pd.DataFrame], Sequence[float]] | None = None,
     failed_controls: Sequence[str] = (),
     collapsed: Sequence[int] = (),
-    n_test: int = 0,
 ) -> Verdict:
     """Judge one claim on a study's frame.
 
@@ -153,25 +151,11 @@ def judge(
             averaged over replicates, lie beyond 95 or below 5 there is nothing to compare: not judged (saturated).
         failed_controls: names of the study's controls that do not hold; any of them stops the judgement.
         collapsed: replicates whose training collapsed; they count, and cap the verdict at inconclusive.
-        n_test: test images behind one number of the effect; by default the most of any row.
     """
 
     def verdict(word: str, reason: str, shown: Interval | None = None) -> Verdict:
         numbers = (None, None, None, 0) if shown is None else (shown.effect, shown.low, shown.high, shown.replicates)
-        most = int(frame["n_test"].max()) if len(frame) else 0
-        facts = (
-            claim.id,
-            claim.paper,
-            preset,
-            scope,
-            word,
-            reason,
-            *numbers,
-            n_test or most,
-            claim.unit,
-            claim.paper_effect,
-        )
-        return Verdict(*facts)
+        return Verdict(claim.id, claim.paper, preset, scope, word, reason, *numbers, claim.unit, claim.paper_effect)
 
     replicates = [part for _, part in frame.groupby("seed", sort=True)]
     try:
@@ -184,6 +168,8 @@ def judge(
     if len(values) < MINIMUM_REPLICATES:
         return verdict("not_judged", f"not_run: {len(values)} of at least {MINIMUM_REPLICATES} replicates")
     parts = {name: interval([value[name] for value in values]) for name in values[0]}
+    if not all(math.isfinite(part.effect) for part in parts.values()):
+        return verdict("not_judged", "undefined: a replicate has no such number")
     word = decide(list(parts.values()), claim.margin)
     weakest = min(parts, key=lambda name: parts[name].high if word == "contradicted" else parts[name].low)
     note, shown = (f"weakest part: {weakest}" if weakest else ""), parts[weakest]
@@ -200,8 +186,8 @@ def judge(
 
 def unjudged(claim: Claim, preset: str, scope: str, reason: str) -> Verdict:
     """A claim that was not judged, and why."""
-    facts = (claim.id, claim.paper, preset, scope, "not_judged", reason, None, None, None, 0, 0, claim.unit)
-    return Verdict(*facts, claim.paper_effect)
+    facts = (claim.id, claim.paper, preset, scope, "not_judged", reason)
+    return Verdict(*facts, None, None, None, 0, claim.unit, claim.paper_effect)
 
 
 def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], studies: Sequence[str]) -> list[Verdict]:

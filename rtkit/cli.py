@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from rtkit import PRESETS
 
@@ -50,11 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     # Imported here so that --help answers at once.
-    from rtkit import runner
+    from rtkit import records, runner
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that no kernel is left behind
     try:
         return _command(arguments)
-    except runner.UsageError as error:
+    except (runner.UsageError, records.UnreadableRecord) as error:
         parser.exit(2, f"rtkit: {error}\n")
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from here", file=sys.stderr)
@@ -65,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    from rtkit import records, runner, store
+    from rtkit import runner, store
 
     given = {"preset": getattr(arguments, "preset", "glyphs")}
     if arguments.command == "run":
@@ -90,16 +93,15 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.command == "run":
         status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given)
     elif arguments.command == "study":
-        by_number = {number: name for name, number in reversed(records.STUDIES.items())}  # of two the first
-        name = by_number.get(arguments.name, arguments.name)
-        if name not in records.STUDIES:
-            raise runner.UsageError(runner.nearest("study", arguments.name, records.STUDIES))
+        study = _study(arguments.name, preset)
+        name = study.STUDY
         runner.writable(store.RUNS)
-        study = import_module(f"rtkit.studies.{name}")
-        if arguments.tune:
-            print(study.tuning(preset).round(1).to_string())
-            return 0
+        if arguments.tune and not (hasattr(study, "tuning") and preset in study.PLANS):
+            raise runner.UsageError(f"the study {name} has nothing to tune at the preset {preset!r}")
         try:
+            if arguments.tune:
+                print(study.tuning(preset).round(1).to_string())
+                return 0
             study.plan(preset)
         except ValueError as error:  # no such plan, or a data set that is missing or of no use
             raise runner.UsageError(str(error)) from error
@@ -108,13 +110,27 @@ def _command(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _study(word: str, preset: str) -> ModuleType:
+    """The study of that name; by a notebook's number the first of its studies that runs at the preset, if any does."""
+    from rtkit import records, runner
+
+    names = [name for name, number in records.STUDIES.items() if word in (name, number)]
+    if not names:
+        raise runner.UsageError(runner.nearest("study", word, records.STUDIES))
+    found = [import_module(f"rtkit.studies.{name}") for name in names]
+    return next((study for study in found if preset in study.PLANS), found[0])
+
+
 def _import(path: Path, to: str | None) -> int:
     from rtkit import checkpoints, published, runner
 
+    folder = Path(to) if to else published.folder()
     try:
-        print(checkpoints.convert(path, runner.writable(Path(to) if to else published.folder())))
+        print(checkpoints.convert(path, folder))
     except ValueError as error:
         raise runner.UsageError(str(error)) from error
+    except OSError as error:
+        raise runner.UsageError(f"cannot write to {folder}: {error.strerror}; name another folder with --to") from error
     return 0
 
 

@@ -4,8 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from rtkit import __version__, compute, records, store, studies
-from rtkit.data import named
+from rtkit import __version__, compute, records, runner, store, studies
+from rtkit.data import downloads
 
 PACKAGES = ("torchvision", "captum", "jupyterlab", "ipywidgets", "papermill", "pandas", "seaborn")
 
@@ -19,19 +19,21 @@ def _version(package: str) -> str:
 
 def facts() -> dict[str, str]:
     """Versions, device, number format, folders, data and records, each as a line of text."""
+    probed = "not asked"
     try:
-        store.write_atomically(store.RUNS / ".writable", b"")
-        (store.RUNS / ".writable").unlink()
+        runner.writable(store.RUNS)
         writable = "writable"
-    except OSError as error:
-        writable = f"NOT writable ({error.strerror}); set RTKIT_RUNS to a folder of yours"
+        probed = "used: the probe found it faster" if compute.bf16() else "not used: no units for it, or slower"
+    except runner.UsageError as error:
+        writable = f"NOT writable: {error}"
     device, size = compute.device(), sum(path.stat().st_size for path in store.RUNS.rglob("*") if path.is_file())
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{studies.workers()} processes at a time"
     out = {"rtkit": __version__} | store.versions() | {package: _version(package) for package in PACKAGES}
     out |= {"device": f"{device.type} ({name})"}
-    out["bfloat16"] = "used: the probe found it faster" if compute.bf16() else "not used: no units for it, or slower"
+    out["bfloat16"] = probed
     out["runs"] = f"{store.RUNS} ({size / 1e6:.0f} MB, {writable})"
-    out["data"] = ", ".join(named.names()) or "none of your own (the glyph world needs none)"
+    sets = [name for name, state, _ in downloads.listing() if state != "absent"]
+    out["data"] = ", ".join(sets) or "none of your own (the glyph world needs none)"
     kept = [
         f"{record.study} at {record.preset}: {'comes with the kit' if record.origin == 'kit' else 'your run'}, made by "
         f"{'this' if record.same_code else 'OTHER'} code"

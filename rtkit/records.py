@@ -37,6 +37,16 @@ def path(study: str, preset: str, folder: Path | None = None) -> Path:
     return (folder or store.RUNS / "records") / preset / f"{study}.json"
 
 
+class UnreadableRecord(ValueError):
+    """A record cannot be used: the message names the file and the remedy."""
+
+
+def _code(study: str) -> str:
+    """A hash of all that decides a study's verdicts beside its data: code, presets, the claims' margins."""
+    margins = {name: claim.margin for name, claim in claims.load().items() if claim.study == study}
+    return store.key(margins, ("presets", *MODULES[study]))
+
+
 def publish(
     study: str, preset: str, frame: "pd.DataFrame", record: dict, folder: Path | None = None, world=None
 ) -> Path:
@@ -52,18 +62,19 @@ def publish(
     where = path(study, preset, folder)
     store.save_frame(frame, where.with_suffix(".csv.gz"))
     facts = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in frame.seed})}
-    facts |= {"compute": compute.kind(), "code": store.code_hash(MODULES[study])} | _data(
-        world or presets.get(preset).world, frame
-    )
+    facts |= {"compute": compute.kind(), "code": _code(study)} | _data(world or presets.get(preset).world, frame)
     return store.save_record(where, facts | record)
 
 
 def _data(world, frame: "pd.DataFrame") -> dict:
     """The data sets of real images that a frame rests on: how many images each has, and their hash."""
     from rtkit.data import named
+    from rtkit.data.targets import NAMES
 
     size, found = getattr(world, "size", 32), {}
-    for name in sorted({getattr(world, "name", ""), *frame[frame.n_train > 0].target} & set(named.names())):
+    for name in sorted(
+        {getattr(world, "name", ""), *frame[frame.n_train > 0].target} & set(named.names()) - set(NAMES)
+    ):
         arrays = named.arrays(name, size)
         found[name] = {part: len(arrays[f"y_{part}"]) for part in ("train", "test")}
         found[name]["sha256"] = named.fingerprint(name, size)
@@ -97,14 +108,20 @@ class Record:
 
 
 def load(study: str, preset: str, origin: str = "yours") -> Record | None:
-    """Read the record of a study at a preset, or None where there is none."""
+    """Read the record of a study at a preset, or None where there is none.
+
+    Raises:
+        UnreadableRecord: it is damaged, or was written by a version of the kit with other fields.
+    """
     where = path(study, preset, {"kit": store.RESULTS, "yours": None}[origin])
     if not where.exists():
         return None
-    data = store.load_record(where)
-    same = data["code"] == store.code_hash(MODULES[study])
-    found = {name: Verdict(**verdict) for name, verdict in data["verdicts"].items()}
-    return Record(origin, study, preset, tuple(data["seeds"]), data["compute"], same, data["versions"], found)
+    try:
+        data = store.load_record(where)
+        same, found = data["code"] == _code(study), {key: Verdict(**kept) for key, kept in data["verdicts"].items()}
+        return Record(origin, study, preset, tuple(data["seeds"]), data["compute"], same, data["versions"], found)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableRecord(f"cannot read {where} ({error}): delete it, or run the study again") from error
 
 
 def every() -> list[Record]:

@@ -107,14 +107,14 @@ def assign(notebooks: list[Path], given: Mapping[str, str]) -> list[dict]:
 
 
 def writable(folder: Path) -> Path:
-    """Make a folder and return it.
+    """Make a folder under runs/ and return it.
 
     Raises:
         UsageError: it cannot be written to.
     """
     try:
         store.write_atomically(folder / ".writable", b"")
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)  # another process may have looked at the same time
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}; set RTKIT_RUNS to a folder of yours") from error
     return folder

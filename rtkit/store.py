@@ -36,7 +36,7 @@ CELL_MODULES = (*SOURCE_MODULES, "data/targets", "probe", "apgd", "robustness")
 
 
 class DamagedFile(Warning):
-    """A cached file could not be trusted; it is set aside and computed again."""
+    """A cached file could not be trusted; it is removed and computed again."""
 
 
 @cache
@@ -90,7 +90,7 @@ def cached(path: Path, read: Callable, compute: Callable, write: Callable):
             return read(path)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError) as error:  # an OSError says nothing about the file: it is raised
             warnings.warn(f"{path} is damaged ({error}); computing it again", DamagedFile, stacklevel=4)
             path.unlink(missing_ok=True)
             return None

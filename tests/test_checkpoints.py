@@ -137,6 +137,20 @@ def test_a_bare_pickle_and_a_damaged_file_are_refused_by_name(state, tmp_path):
         checkpoints.read(tmp_path / "absent.pt")
 
 
+def test_what_a_file_says_of_its_tensors_is_checked(tmp_path):
+    path = tmp_path / "net.pt"
+    weight = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
+    torch.save({"model": {"conv1.weight": weight, "none": torch.empty(0, 3)}}, path)
+    found = checkpoints.read(path)
+    assert torch.equal(found["conv1.weight"], weight)
+    assert found["conv1.weight"].is_contiguous()  # safetensors takes no other
+    assert found["none"].shape == (0, 3)
+    assert checkpoints.convert(path, tmp_path).exists()
+    torch.save({"model": {"w": torch.zeros(1).expand(10**6, 10**6)}}, path)  # a terabyte, on paper
+    with pytest.raises(ValueError, match="more elements than its storage"):
+        checkpoints.read(path)
+
+
 def test_the_command_writes_safetensors_with_the_digest(state, tmp_path, capsys):
     import hashlib
 

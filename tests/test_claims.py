@@ -78,6 +78,12 @@ def test_conjunction():
     assert (found.verdict, found.reason) == ("contradicted", "weakest part: second")
     assert found.effect == pytest.approx(-16 / 3)
 
+    def wide(part):  # its bound is the lowest of all, but it contradicts nothing
+        return {"first": 10 * (effect(part) - 5), "second": -1}
+
+    found = judge(CLAIM, wide, frame(4, 6, 5), preset="glyphs", scope="mechanism")
+    assert (found.verdict, found.reason, found.effect) == ("contradicted", "weakest part: second", -1)
+
 
 def test_refusals_say_why():
     values = (5.0, 6.0, 5.5, 4.5, 5.0)
@@ -88,9 +94,9 @@ def test_refusals_say_why():
     assert verdict(*values, arms=lambda part: (97.0, 94.0)).verdict == "supported"
     capped = verdict(*values, collapsed=[3])
     assert (capped.verdict, capped.reason) == ("inconclusive", "collapsed: seed 3")
+    assert verdict(5.0, math.nan, 5.5).reason.startswith("undefined")
     missing = judge(CLAIM, lambda part: {}["x"], frame(*values), preset="glyphs", scope="mechanism")
     assert (missing.verdict, missing.reason) == ("not_judged", "not_run")
-    assert verdict(*values).n_test == 597
 
 
 def test_scorecard_has_a_line_and_a_reason_for_every_claim():

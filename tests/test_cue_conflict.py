@@ -173,12 +173,16 @@ def test_the_command_line_refuses_in_a_line(root, capsys):
     for name, preset, words in (
         ("cue_conflict", "glyphs", "only at cifar-small"),
         ("cue_conflict", "cifar-small", "`rtkit data get cifar10`"),
-        ("02", "cifar-small", "the study shape_bias does not run"),
+        ("02", "cifar-small", "`rtkit data get cifar10`"),  # by number: the study of this notebook that runs there
+        ("02", "imagenet", "the study shape_bias does not run"),
     ):
         with pytest.raises(SystemExit) as stopped:
             cli.main(["study", name, "--preset", preset])
         assert stopped.value.code == 2
         assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["study", "cue_conflict", "--tune", "--preset", "cifar-small"])
+    assert "cue_conflict has nothing to tune" in capsys.readouterr().err
 
 
 def made_up(lead: float) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import sys
 import time
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 
@@ -113,8 +114,9 @@ def test_a_failing_notebook_keeps_its_copy_and_the_others_go_on(folder, capfd):
 
 
 @pytest.mark.notebook
-def test_an_interrupt_stops_everything_at_once(folder):
-    """Ctrl-C ends command, kernel and the kernel's own processes; the exit status says so."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_everything_at_once(folder, sent):
+    """Ctrl-C, or being told to end, ends command, kernel and the kernel's own processes; the exit status says so."""
     sleeper = "import subprocess, pathlib; subprocess.Popen(['sleep', '90'])"
     notebook(folder / "01_slow.ipynb", f"{sleeper}; pathlib.Path('started').touch()", "import time; time.sleep(90)")
     # Where the tests themselves run in the background, interrupts are ignored, and children inherit that.
@@ -129,7 +131,7 @@ def test_an_interrupt_stops_everything_at_once(folder):
         time.sleep(0.2)
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 2
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=40)
     assert process.returncode == 130
     assert "goes on from here" in err
@@ -195,8 +197,30 @@ def test_scorecard_lists_every_claim(capsys):
     assert cli.main(["scorecard", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found) == 47
-    wanted = "claim paper preset scope verdict reason effect low high replicates n_test unit paper_effect"
+    wanted = "claim paper preset scope verdict reason effect low high replicates unit paper_effect"
     assert all(list(entry) == wanted.split() for entry in found)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"code": "", "verdicts": {"U-C1": {"claim": "U-C1", "of another version": 1}}}']
+)
+def test_a_record_that_cannot_be_read_is_named_with_the_remedy(text, tmp_path):
+    path = tmp_path / "records" / "glyphs" / "transfer.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    found = run("scorecard", RTKIT_RUNS=str(tmp_path))
+    assert found.returncode == 2
+    assert f"cannot read {path}" in found.stderr
+    assert "run the study again" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_data_set_called_like_a_glyph_target_stops_no_record(tmp_path, monkeypatch):
+    (tmp_path / "digits" / "cat").mkdir(parents=True)
+    monkeypatch.setenv("RTKIT_DATA", str(tmp_path))
+    frame = pd.DataFrame({"seed": [0], "target": ["digits"], "n_train": [100]})
+    path = records.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
+    assert "data" not in json.loads(path.read_text())
 
 
 def test_list_and_doctor_say_what_there_is(capsys):

@@ -72,6 +72,21 @@ def test_a_damaged_cell_is_said_and_rebuilt(damage):
     assert path.read_bytes() == data
 
 
+def test_a_file_that_cannot_be_opened_is_kept(monkeypatch):
+    store.cell("study", {}, MODULES, lambda: [{"value": 1.0}])
+    path = store.cell_path("study", {}, MODULES)
+
+    def refuse(_):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_unseal", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.cell("study", {}, MODULES, lambda: [])
+    assert store.cell("study", {}, MODULES, lambda: []) == [{"value": 1.0}]
+    assert path.exists()
+
+
 def test_a_damaged_network_is_said_and_rebuilt(runs):
     calls = []
 

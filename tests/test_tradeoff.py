@@ -17,6 +17,8 @@ BASE = np.array([[99.0, 0.0], [90.0, 60.0], [85.0, 80.0], [84.0, 70.0]])  # the 
 def test_frontier_keeps_what_nothing_beats():
     assert effects.frontier(BASE).tolist() == [[85.0, 80.0], [90.0, 60.0], [99.0, 0.0]]
     assert effects.frontier(np.array([[50.0, 50.0], [50.0, 40.0]])).tolist() == [[50.0, 50.0]]
+    # A coin tossed between the outer two reaches 90 and 50.
+    assert effects.frontier(np.array([[80.0, 80.0], [90.0, 40.0], [100.0, 20.0]])).tolist() == [[80, 80], [100, 20]]
 
 
 def test_height_by_hand():
@@ -42,8 +44,8 @@ def test_every_arm_has_the_same_budget():
     steps = {sum(phase.steps for phase in student.method.phases) for student in plan}
     assert steps == {tradeoff.PLANS["glyphs-full"].steps}
     assert set(tradeoff.plan("glyphs", [0])) <= set(plan)
-    for preset in ("glyphs", "glyphs-full"):
-        assert len({student.seed for student in tradeoff.plan(preset)}) == 3
+    for preset, replicates in (("glyphs", 3), ("glyphs-full", 5)):
+        assert len({student.seed for student in tradeoff.plan(preset)}) == replicates
 
 
 def made_up(lift: float, seeds=(0, 1, 2)) -> pd.DataFrame:
@@ -105,7 +107,7 @@ def test_sentences_read_true_either_way():
 def test_figures_and_explorer():
     frame = made_up(5.0)
     assert figures.frontier(frame).get_xlabel() == "clean accuracy (%)"
-    assert [text.get_text() for text in figures.heights(frame).get_yticklabels()][-1] == "PGD-AT + VFD"
+    assert [text.get_text() for text in figures.heights(frame).get_yticklabels()][-1] == "PGD-AT + VFD, weight 3"
     assert figures.others(frame).get_legend()
     assert figures.checkpoints(frame).get_legend()
     assert figures.table(frame).loc[("pgd_at", 4.0, 0.0), "robust (%)"] == 70

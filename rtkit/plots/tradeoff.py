@@ -20,6 +20,11 @@ LOOKS |= {"arks": ("#E69F00", "P")}
 _LIMITS = {"xlabel": "clean accuracy (%)", "ylabel": "robust accuracy at 4/255 (%)"}
 
 
+def title(arm: str) -> str:
+    """What a list of ways of teaching calls one of them."""
+    return NAMES[arm] + (f", weight {MAIN_WEIGHT:g}" if arm == "pgd_at+vfd" else "")
+
+
 def means(frame: pd.DataFrame, method: str) -> np.ndarray:
     """Clean and robust accuracy in percent by knob, averaged over replicates. Shape: (knobs, 2)."""
     rows = frame[frame.method == method]
@@ -56,7 +61,8 @@ def frontier(frame: pd.DataFrame, base: str = "pgd_at", ax: Axes | None = None, 
         ax.annotate(f"weight {weight:g}", new, (8, 8), textcoords="offset points", fontsize=9, color=TAUGHT[0])
     ax.plot([], [], TAUGHT[1], color=TAUGHT[0], ms=9, label="with a vanilla teacher")
     ax.set(**_LIMITS)
-    ax.legend(loc="lower left")
+    ax.margins(x=0.08)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -75,15 +81,8 @@ def _averaged(frame: pd.DataFrame) -> pd.DataFrame:
 def heights(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """How far each way of teaching lifts a point above PGD-AT's frontier, with 95 % intervals."""
     ax = axes(ax, (7, 3.2))
-    arms = ("pgd_at+vfd", "clean images only", "attacked images only", "logits", "robust teacher")
-    arms = [arm for arm in arms if arm in set(frame.method)]
-    for row, arm in enumerate(reversed(arms)):
-        values, weight = [], MAIN_WEIGHT if arm == "pgd_at+vfd" else None
-        for _, part in frame.groupby("seed"):
-            try:
-                values.append(effects.height(effects.points(part, "pgd_at"), effects.point(part, arm, weight=weight)))
-            except (KeyError, claims.OutOfRange):
-                continue
+    found = effects.lifts(frame)
+    for row, values in enumerate(reversed(found.values())):
         if not values:
             continue
         shown = claims.interval(values)
@@ -91,10 +90,9 @@ def heights(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.plot([shown.low, shown.high], [row, row], color=TAUGHT[0], lw=3)
         ax.plot(values, [row + 0.18] * len(values), "o", color="#7F7F7F", ms=4)
         ax.plot(shown.effect, row, TAUGHT[1], color=TAUGHT[0], ms=9)
-    labels = [NAMES[arm] for arm in reversed(arms)]
-    ax.set_yticks(range(len(arms)), labels)
+    ax.set_yticks(range(len(found)), [title(arm) for arm in reversed(found)])
     ax.axvline(0, color=BASE[0], lw=1.5)
-    ax.set(xlabel="height above PGD-AT's frontier (points of robust accuracy)", ylim=(-0.6, len(arms) - 0.4))
+    ax.set(xlabel="height above PGD-AT's frontier (points of robust accuracy)", ylim=(-0.6, len(found) - 0.4))
     return ax
 
 

@@ -1,7 +1,7 @@
 """Sentences computed from a run, so that a notebook reads true whichever way its results fall."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -63,6 +63,15 @@ def verdict(found: Verdict) -> str:
     note = f" ({found.reason})" if found.reason else ""
     facts = f"{ours}, margin {claim.margin:g}, {found.replicates} replicates"
     return f"{heading}\n\n> {word}{note}: {facts}. The paper: {claim.paper_effect}."
+
+
+def verdicts(found: Iterable[Verdict]) -> str:
+    """A paragraph for each verdict, and a line that names the claims that this preset does not run."""
+    found = list(found)
+    missing = [one for one in found if one.reason == "not_run"]
+    names = [f'<a id="{anchor(one.claim)}"></a>{one.claim}' for one in missing]
+    line = [f"Not run at this preset: {', '.join(names)}."] if names else []
+    return "\n\n".join([*(verdict(one) for one in found if one not in missing), *line])
 
 
 def by_chance(found: Sequence[Verdict], *simulated: np.ndarray) -> str:

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 
 from rtkit import claims, prose
-from rtkit.plots.tradeoff import NAMES
+from rtkit.plots.tradeoff import NAMES, title
 from rtkit.studies import judging
 from rtkit.studies import tradeoff_effects as effects
-from rtkit.studies.tradeoff import MAIN_WEIGHT
 
 
 def span(frame: pd.DataFrame, base: str = "pgd_at") -> str:
@@ -16,10 +15,14 @@ def span(frame: pd.DataFrame, base: str = "pgd_at") -> str:
     clean, robust = np.ptp(found[:, 0]), np.ptp(found[:, 1])
     words = "there is a trade-off to improve" if min(clean, robust) >= 5 else "there is hardly a trade-off to improve"
     edge = effects.frontier(found)
+    single = [np.ptp(effects.points(part, base)[:, 0]) for _, part in frame.groupby("seed")]
+    each = ", ".join(f"{value:.1f}" for value in single)
     return (
         f"Over its knob {NAMES[base]} spans {clean:.1f} points of clean accuracy and {robust:.1f} points of robust "
-        f"accuracy: {words}. {len(edge)} of its {len(found)} points lie on the frontier, from {edge[0, 0]:.1f} % clean "
-        f"and {edge[0, 1]:.1f} % robust to {edge[-1, 0]:.1f} % clean and {edge[-1, 1]:.1f} % robust."
+        f"accuracy: {words}. In single replicates its clean accuracy spans {each} points; where that is little, "
+        f"heights above the frontier rest on little, too. {len(edge)} of its {len(found)} points lie on the frontier, "
+        f"from {edge[0, 0]:.1f} % clean and {edge[0, 1]:.1f} % robust to {edge[-1, 0]:.1f} % clean and "
+        f"{edge[-1, 1]:.1f} % robust."
     )
 
 
@@ -47,27 +50,16 @@ def taught(frame: pd.DataFrame, base: str = "pgd_at") -> str:
     return "\n".join([*lines, "", f"On average the taught points lie {where} the frontier: {prose.number(shown)}."])
 
 
-def _weight(arm: str) -> float | None:
-    return MAIN_WEIGHT if arm == "pgd_at+vfd" else None
-
-
 def ablation(frame: pd.DataFrame) -> str:
     """Which way of teaching lifts the point most, as an ordered list."""
-    arms = ("pgd_at+vfd", "clean images only", "attacked images only", "logits", "robust teacher")
-    found = {}
-    for arm in arms:
-        try:
-            values = [
-                effects.height(effects.points(part, "pgd_at"), effects.point(part, arm, weight=_weight(arm)))
-                for _, part in frame.groupby("seed")
-            ]
-        except (KeyError, claims.OutOfRange):
-            continue
-        found[arm] = claims.interval(values)
+    found = {arm: values for arm, values in effects.lifts(frame).items() if values}
     if len(found) < 2:
         return "This frame has one way of teaching only; the ablation is part of `glyphs-full`."
-    order = sorted(found, key=lambda arm: -found[arm].effect)
-    lines = [f"* {NAMES[arm]}: {prose.number(found[arm])}" for arm in order]
+    every, lines = frame.seed.nunique(), []
+    for arm in sorted(found, key=lambda arm: -np.mean(found[arm])):
+        missing = every - len(found[arm])
+        beyond = f" (without {missing} of {every} replicates, where it lies beyond the base's range)" if missing else ""
+        lines.append(f"* {title(arm)}: {prose.number(claims.interval(found[arm]))}{beyond}")
     return "\n".join(["Height above the frontier of PGD-AT, highest first:\n", *lines])
 
 

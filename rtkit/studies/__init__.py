@@ -13,6 +13,9 @@ from tqdm import tqdm
 from rtkit import compute, presets, tasks
 from rtkit.studies.influence_heads import one_thread
 
+# Training computes in bfloat16 where that pays; what is left in float32, decisions above all, is meant to be float32.
+torch.backends.cudnn.allow_tf32 = False
+
 
 def workers() -> int:
     """How many processes share independent cells: one a core, or one alone where a GPU does the work."""

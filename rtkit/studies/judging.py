@@ -1,6 +1,5 @@
 """What every study does with its effects: check the controls, judge, keep the record."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,11 +58,7 @@ def verdicts(
     scope = presets.get(preset).scope
     if scope is None:
         return {name: claims.unjudged(claims.get(name), preset, "none", "smoke") for name in effects}
-    accuracies = main[main.metric.isin(["clean_accuracy", "robust_accuracy"])]
-    target = accuracies[accuracies.target != "source"]
-    fewest = (target if len(target) else accuracies).n_test.min()
     options = {"preset": preset, "scope": scope, "collapsed": collapsed}
-    options |= {} if math.isnan(fewest) else {"n_test": int(fewest)}
     options |= {"failed_controls": [control.name for control in controls if not control.holds]}
     return {
         name: claims.judge(claims.get(name), effect, main, arms=arms.get(name), **options)

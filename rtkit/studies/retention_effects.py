@@ -7,7 +7,7 @@ import pandas as pd
 
 from rtkit import claims
 from rtkit.claims import Interval, Verdict
-from rtkit.studies import judging
+from rtkit.studies import judging, transfer_effects
 from rtkit.studies.judging import Control
 from rtkit.studies.retention import LAMBDA, LOW_DATA, MAIN_SHAPE, PLANS, STUDY, TARGET
 
@@ -25,10 +25,7 @@ def own(frame: pd.DataFrame) -> pd.DataFrame:
 
 def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
     """The rows of the judged lambda, or without one, whose columns have the given values."""
-    frame = frame[frame.weight.isin([0.0, where.pop("weight", LAMBDA)])]
-    for column, value in where.items():
-        frame = frame[frame[column] == value]
-    return frame
+    return transfer_effects.pick(frame[frame.weight.isin([0.0, where.pop("weight", LAMBDA)])], **where)
 
 
 def point(

@@ -13,6 +13,7 @@ from rtkit.studies.tradeoff import MAIN_BETA, MAIN_EPS, MAIN_WEIGHT, STUDY, WEIG
 
 MAIN = 255 * MAIN_EPS  # the knob of arms that appear once
 BASES = {"pgd_at": "PGD-AT", "trades": "TRADES"}
+TAUGHT = ("pgd_at+vfd", "clean images only", "attacked images only", "logits", "robust teacher")
 SMALL_COST = 5.0  # points of clean accuracy
 
 
@@ -66,11 +67,20 @@ def points(frame: pd.DataFrame, base: str) -> np.ndarray:
 
 
 def frontier(found: np.ndarray) -> np.ndarray:
-    """The points that no other beats on both axes, by rising clean accuracy. Shape: (P, 2) -> (F, 2)."""
+    """The points that neither another one nor a coin tossed between two others beats on both axes.
+
+    Shape:
+        (P, 2) -> (F, 2), by rising clean accuracy: the upper right part of the convex hull.
+    """
     order = found[np.lexsort((found[:, 1], found[:, 0]))]
     best = np.maximum.accumulate(order[::-1, 1])[::-1]  # the highest robust accuracy at this clean accuracy or above
     following = np.append(best[1:], -np.inf)
-    return order[order[:, 1] > following]
+    edge = []
+    for new in order[order[:, 1] > following]:
+        while len(edge) > 1 and np.linalg.det([edge[-1] - edge[-2], new - edge[-1]]) >= 0:  # it turns left
+            edge.pop()
+        edge.append(new)
+    return np.array(edge)
 
 
 def height(base: np.ndarray, new: tuple[float, float]) -> float:
@@ -138,15 +148,31 @@ def _beyond(frame: pd.DataFrame) -> dict[str, float]:
     return {title: float(np.mean(list(heights(frame, base, taught_name(base)).values()))) for base, title in bases}
 
 
+def lift(frame: pd.DataFrame, method: str) -> float:
+    """The height of a method's point above PGD-AT's frontier; of PGD-AT with a teacher that of `MAIN_WEIGHT`."""
+    weight = MAIN_WEIGHT if method == "pgd_at+vfd" else None
+    return height(points(frame, "pgd_at"), point(frame, method, weight=weight))
+
+
+def lifts(frame: pd.DataFrame) -> dict[str, list[float]]:
+    """By way of teaching, the `lift` in each replicate where it can be compared."""
+    found = {}
+    for method in (name for name in TAUGHT if name in set(frame.method)):
+        found[method] = []
+        for _, part in frame.groupby("seed"):
+            try:
+                found[method].append(lift(part, method))
+            except (KeyError, claims.OutOfRange):
+                continue
+    return found
+
+
 def _over(frame: pd.DataFrame, *others: str) -> dict[str, float]:
-    edge = points(frame, "pgd_at")
-    taught = height(edge, point(frame, "pgd_at+vfd", weight=MAIN_WEIGHT))
-    return {f"over {other}": taught - height(edge, point(frame, other)) for other in others}
+    return {f"over {other}": lift(frame, "pgd_at+vfd") - lift(frame, other) for other in others}
 
 
 def _region(frame: pd.DataFrame) -> dict[str, float]:
-    end, region, both = (point(frame, name)[1] for name in ("pgd_at", "region", "rat"))
-    return {"region": region - end, "smoothing": both - region}
+    return {"region": lift(frame, "region"), "smoothing": lift(frame, "rat") - lift(frame, "region")}
 
 
 def _gap(frame: pd.DataFrame) -> float:
@@ -169,7 +195,7 @@ EFFECTS: dict[str, claims.Effect] = {
     "VFD-C2": _beyond,
     "VFD-C3": lambda frame: _over(frame, "clean images only", "attacked images only"),
     "VFD-C4": lambda frame: _over(frame, "logits"),
-    "RAT-R1": lambda frame: point(frame, "rat")[1] - point(frame, "pgd_at")[1],
+    "RAT-R1": lambda frame: lift(frame, "rat"),
     "RAT-R2": _gap,
     "RAT-R3": _region,
     "ARKS-A1": _smoothed,
