@@ -83,11 +83,12 @@ def by_chance(found: Sequence[Verdict], *simulated: np.ndarray) -> str:
     judged = [verdict for verdict in found if verdict.verdict != "not_judged"]
     if not judged:
         return "At this preset no claim is judged, so there is nothing to compare with chance."
+    claimed = len({verdict.claim.partition("@")[0] for verdict in judged})
     firm = [verdict.claim for verdict in judged if verdict.verdict in ("supported", "contradicted")]
     means = " and ".join(f"{counts.mean():.2f}" for counts in simulated)
     some = " and ".join(f"{100 * (counts > 0).mean():.0f} %" for counts in simulated)
     return (
-        f"{len(judged)} claims are judged here, {len(firm)} of them supported or contradicted. If no effect existed, "
-        f"{0.05 * len(judged):.2f} such verdicts would be expected; the simulation gives {means} (independent claims, "
+        f"{len(judged)} verdicts on {claimed} claims, {len(firm)} of them supported or contradicted. If no effect "
+        f"existed, {0.05 * len(judged):.2f} such verdicts would be expected; the simulation gives {means} (independent claims, "
         f"claims with noise in common), and at least one in {some} of the worlds."
     )

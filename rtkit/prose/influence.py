@@ -79,10 +79,19 @@ def matched(frame: pd.DataFrame) -> str:
     for name, words in (("influence", "influence"), ("neighbours", "nearest neighbours"), ("kernel", "the kernel")):
         same, equal = effects.match_gain(frame, name), effects.matched_gain(frame, "top1_match", name)
         lines.append(f"* {words}: {prose.number(same)} with the same images, {prose.number(equal)} at equal accuracy")
+    kept = effects.matched_gain(frame, "top1_match", "neighbours")
+    told = (
+        "more than accuracy"
+        if kept.low > 0
+        else "less than that"
+        if kept.high < 0
+        else "no more than accuracy, as far as one can tell"
+    )
     left = prose.number(effects.matched_gain(frame, "clean_accuracy"))
     sizes = [size for _, part in core(frame).groupby("seed") for size in effects.matched_sizes(part).values()]
     counts = ", ".join(f"{n} ({sizes.count(n)} of {len(sizes)} times)" for n in sorted(set(sizes)))
     head = f"Images that bring the standard source nearest the robust one's {effects.few(frame)}: {counts}."
+    lines.append(f"\nSo the lead of the nearest neighbours, which no label is told to, is {told}.")
     return "\n".join([f"{head} Accuracy left between them: {left}. The robust source's lead in top-1 match:\n", *lines])
 
 
@@ -101,7 +110,7 @@ def mislabelled(frame: pd.DataFrame) -> str:
         f"AUC of self-influence: standard {table['standard', 'self_influence']:.3f}, robust "
         f"{table['robust', 'self_influence']:.3f}; of the plain loss: {table['standard', 'loss']:.3f} and "
         f"{table['robust', 'loss']:.3f}. By AUC (x 100), {prose.compare(ranked, 'self-influence', 'the plain loss')}. "
-        f"{prose.compare(robust)[0].upper()}{prose.compare(robust)[1:]}."
+        f"Mean of both scores: {prose.compare(robust)}."
     )
 
 
@@ -114,10 +123,18 @@ def removal(frame: pd.DataFrame) -> str:
 
     measured, chance = (nats("removal_measured", name).effect for name in ("helpful", "random"))
     predicted = nats("removal_predicted", "helpful").effect
+    missed = effects.over_seeds(
+        found,
+        lambda part: (
+            _mean(part, metric="removal_measured", score="helpful")
+            - _mean(part, metric="removal_predicted", score="helpful")
+        ),
+    )
+    adds = missed.low <= 0 <= missed.high
     k = int(found[found.metric == "removal_measured"]["rank"].max())
     short = f"{100 * predicted / measured:.0f} % of it" if measured > 0 else "more than that"
     return (
         f"Removing the {k} most helpful images raises a test image's loss by {measured:+.3f} nats, {k} random ones by "
         f"{chance:+.3f}. Adding up first-order influences predicts {predicted:+.3f}, {short}: what single removals do "
-        "does not simply add up."
+        f"{'adds up, as far as one can tell' if adds else 'does not simply add up'}."
     )
