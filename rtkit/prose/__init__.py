@@ -89,6 +89,6 @@ def by_chance(found: Sequence[Verdict], *simulated: np.ndarray) -> str:
     some = " and ".join(f"{100 * (counts > 0).mean():.0f} %" for counts in simulated)
     return (
         f"{len(judged)} verdicts on {claimed} claims, {len(firm)} of them supported or contradicted. If no effect "
-        f"existed, {0.05 * len(judged):.2f} such verdicts would be expected; the simulation gives {means} (independent claims, "
-        f"claims with noise in common), and at least one in {some} of the worlds."
+        f"existed, {0.05 * len(judged):.2f} such verdicts would be expected; the simulation gives {means} (independent "
+        f"claims, claims with noise in common), and at least one in {some} of the worlds."
     )
