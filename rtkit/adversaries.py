@@ -85,7 +85,9 @@ class Adversary:
 
 def divergence(logits: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """Kullback-Leibler divergence, in nats, of the decision on x' from the one on x. Shape: (N, K), (N, K) -> (N,)."""
-    return F.kl_div(logits.float().log_softmax(1), clean.float(), reduction="none").sum(1)
+    target = clean.float()
+    target = target.clamp_min(torch.finfo(target.dtype).tiny)  # the logarithm of zero has no gradient
+    return F.kl_div(logits.float().log_softmax(1), target, reduction="none").sum(1)
 
 
 def region(net, x, y, threat: ThreatModel, steps: int, smoothing: float, generator: torch.Generator) -> Attacked:

@@ -49,7 +49,7 @@ def bf16() -> bool:
     verdict is kept under runs/, where deleting `bf16.json` repeats it.
     """
     if device().type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if not _has_bf16_units():
         return False
     path = RUNS / "bf16.json"

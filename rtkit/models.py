@@ -127,7 +127,9 @@ def _split(architecture: str) -> tuple[str, str]:
         ValueError: there is no such architecture.
     """
     family, _, variant = architecture.partition("-")
-    if (family in RESNETS and variant in ("", "cifar")) or (family == "small" and re.fullmatch("[1-9][0-9]*", variant)):
+    if (family in RESNETS and architecture in (family, f"{family}-cifar")) or (
+        family == "small" and re.fullmatch("[1-9][0-9]*", variant)
+    ):
         return family, variant
     raise ValueError(
         f"no architecture is called {architecture!r}; there are small-WIDTH (such as small-16), {', '.join(RESNETS)}, "
@@ -175,7 +177,8 @@ def create(classes: int, architecture: str, seed: int, hidden: Sequence[int] = (
         ValueError: there is no such architecture.
     """
     family, variant = _split(architecture)
-    with torch.random.fork_rng(devices=[]):
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []  # the seed reaches it, too
+    with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         if family == "small":
             net = _small(architecture, int(variant), classes, hidden)

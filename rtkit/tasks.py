@@ -1,7 +1,5 @@
 """Tasks by name: what a world's source networks learn, and the targets, drawn or cut from a data set of real images."""
 
-from collections.abc import Sequence
-
 from rtkit import store
 from rtkit.data import glyphs, named, pictures, targets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
@@ -36,14 +34,6 @@ def target(name: str, world: World | Pictures, seed: int) -> Target:
     if isinstance(world, Pictures):
         return pictures.target(name, seed, world.size, world.pool, world.validation, world.test)
     return targets.target(name, world, seed) if name in targets.NAMES else pictures.target(name, seed, glyphs.SIZE)
-
-
-def fitting(sizes: Sequence[int], name: str, world: World | Pictures, seed: int) -> tuple[int, ...]:
-    """Those numbers of training images that a target has; all of its images where it has fewer than any."""
-    if name in targets.NAMES:
-        return tuple(sizes)
-    there = len(target(name, world, seed).pool)
-    return tuple(n for n in sizes if n <= there) or (there,)
 
 
 def fingerprints(world: World | Pictures, target: str = "source") -> dict[str, str]:

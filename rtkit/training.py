@@ -140,7 +140,8 @@ def train(
 @contextmanager
 def _own_dropout(seed: int):
     """Draw dropout, which only knows the global generators, from the seed and leave those as they were."""
-    with torch.random.fork_rng():
+    where = compute.device()
+    with torch.random.fork_rng([where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 

@@ -299,7 +299,8 @@ def test_a_missing_set_says_what_is_there_and_how_to_get_it(root):
     with pytest.raises(ValueError, match=r"no data set is called 'x': put x\.npz or a folder x/ .* there is none yet"):
         named.load("x")
     np.savez(root / "there.npz", **arrays())
-    (root / "torchvision").mkdir()
+    for name in named.RESERVED:
+        (root / name).mkdir()
     for name, message in {
         "cifar10": "'cifar10': `rtkit data get cifar10` downloads it, or put .* there are: there$",
         "../data/there": "there are: there$",

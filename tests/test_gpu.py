@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from rtkit import compute, methods, models
+from rtkit.adversaries import Adversary
 from rtkit.data.augmentation import crop_and_flip
 from rtkit.data.glyphs import Images
+from rtkit.objectives import Term
+from rtkit.threat import ThreatModel
 from rtkit.training import Phase, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -28,10 +31,22 @@ def phase(kind: str, eps: float, steps: int) -> Phase:
     return found
 
 
-@pytest.mark.parametrize(("kind", "eps"), KINDS)
-def test_no_step_waits_for_the_host(kind, eps):
+LINF = ThreatModel("linf", 8 / 255)
+STUDENTS = {
+    "TRADES": {"adversary": Adversary("divergence", LINF, steps=2), "terms": (Term("consistency", 6.0),)},
+    "region": {"adversary": Adversary("region", LINF, steps=2, smoothing=0.3)},
+    "kernel": {"adversary": Adversary("kernel", ThreatModel("l2", 1.0), steps=2)},
+    "NFD": {"terms": (Term("stages", 1.0),), "dropout": 0.1},
+}
+PHASES = [lambda steps, one=one: phase(*one, steps) for one in KINDS]
+PHASES += [lambda steps, one=one: Phase(steps=steps, lr=0.1, **one) for one in STUDENTS.values()]
+
+
+@pytest.mark.parametrize("made", PHASES, ids=[*(kind for kind, _ in KINDS), *STUDENTS])
+def test_no_step_waits_for_the_host(made):
     """From the second batch to the last one, all within an epoch, any wait for the device is an error."""
     steps, seen = 6, []
+    reference = models.create(100, ARCHITECTURE, 1)
 
     def watched(x, generator):
         seen.append(x.is_cuda)
@@ -43,9 +58,8 @@ def test_no_step_waits_for_the_host(kind, eps):
 
     before = torch.cuda.get_sync_debug_mode()
     try:
-        history = train(
-            models.create(100, ARCHITECTURE, 0), noise(1000), (phase(kind, eps, steps),), 0, augment=watched
-        )
+        net = models.create(100, ARCHITECTURE, 0)
+        history = train(net, noise(1000), (made(steps),), 0, reference=reference, augment=watched)
     finally:
         torch.cuda.set_sync_debug_mode(before)
     assert seen == [True] * steps

@@ -99,7 +99,19 @@ def test_torchvisions_weights_are_taken_as_they_are(family):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "small", "small-", "small-0", "small-08", "small-x", "small-8-cifar", "resnet34", "ResNet18", "resnet18-8"],
+    [
+        "",
+        "small",
+        "small-",
+        "small-0",
+        "small-08",
+        "small-x",
+        "small-8-cifar",
+        "resnet34",
+        "ResNet18",
+        "resnet18-",
+        "resnet18-8",
+    ],
 )
 def test_unknown_architectures_are_refused_with_those_there_are(name):
     message = r"no architecture is called .*; there are small-WIDTH .*resnet18, resnet50.* with -cifar"

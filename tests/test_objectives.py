@@ -163,6 +163,14 @@ def test_kernel_raises_the_smoothed_loss(small_net, batch):
     assert adversaries.kernel(small_net, x, y, sigma=0.0, steps=15).x is x
 
 
+def test_a_decision_without_doubt_has_a_gradient():
+    clean, attacked = (torch.tensor([[first, 0.0]], requires_grad=True) for first in (200.0, 0.0))
+    loss = adversaries.divergence(attacked, clean.softmax(1))  # the second chance is zero in float32
+    assert float(loss) == pytest.approx(math.log(2))
+    for gradient in torch.autograd.grad(loss, (clean, attacked)):
+        assert gradient.isfinite().all()
+
+
 def test_divergence_attack_changes_the_decision_not_the_label(small_net, batch):
     x, y = batch
     adversary = Adversary("divergence", ThreatModel("linf", 8 / 255), steps=5, warmup=0.0)

@@ -12,8 +12,6 @@ from rtkit import store
 from rtkit.data import folders, named, npz
 
 LARGEST = 32  # pixels; smaller images keep their size, larger ones are reduced to it
-# What lies beside the data sets and is none: networks, stimuli, a test set alone.
-RESERVED = ("checkpoints", "cue_conflict", "cifar10_1")
 
 
 def _parts(name: str, here: Path) -> dict[str, list]:
@@ -128,8 +126,6 @@ def listing(root: Path | str | None = None) -> list[tuple[str, str, str]]:
     """Name, state and particulars of every data set that is there or that torchvision has."""
     rows = []
     for name in named.names(root):
-        if name in RESERVED:
-            continue
         try:
             rows.append((name, "present", _facts(named.find(name, root))))
         except ValueError as error:

@@ -35,7 +35,9 @@ TORCHVISION = {
     "food101": ("Food101", 101),
     "caltech101": ("Caltech101", 101),
 }
-DOWNLOADS = "torchvision"  # the folder under data/ that is no data set: what torchvision downloaded
+DOWNLOADS = "torchvision"  # what torchvision downloaded
+# What lies beside the data sets and is none: downloads, networks, stimuli, a test set alone.
+RESERVED = (DOWNLOADS, "checkpoints", "cue_conflict", "cifar10_1")
 MODULES = ("data/named", "data/folders", "data/npz")  # their code decides what a decoded folder holds
 _CHUNK = 1000  # images resized at a time
 
@@ -59,10 +61,9 @@ def folder(root: Path | str | None = None) -> Path:
 
 def names(root: Path | str | None = None) -> list[str]:
     """The data sets that are there, sound or not."""
-    found = [path for path in folder(root).glob("*") if not path.name.startswith(".") and path.name != DOWNLOADS]
-    return sorted(
-        {path.name if path.is_dir() else path.stem for path in found if path.is_dir() or path.suffix == ".npz"}
-    )
+    found = [path for path in folder(root).glob("*") if not path.name.startswith(".")]
+    known = {path.name if path.is_dir() else path.stem for path in found if path.is_dir() or path.suffix == ".npz"}
+    return sorted(known.difference(RESERVED))
 
 
 def find(name: str, root: Path | str | None = None) -> Path:

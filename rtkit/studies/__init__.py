@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from rtkit import compute, presets, tasks
+from rtkit.data.targets import NAMES
 from rtkit.studies.influence_heads import one_thread
 
 # Training computes in bfloat16 where that pays; what is left in float32, decisions above all, is meant to be float32.
@@ -81,10 +82,16 @@ def size(study: str, plans: Mapping, preset: str):
     return plans[preset]
 
 
-def sizes(wanted: Sequence[int], target: str, world, seed: int) -> tuple[int, ...]:
-    """Those numbers of training images that a data set has, with an image of every class at least."""
+def sizes(wanted: Sequence[int], target: str, world, seed: int, parts: int = 1) -> tuple[int, ...]:
+    """Those numbers of training images that a target has; if none fits, all that it has.
+
+    Args:
+        parts: how many share the images; there must be enough for each to have one of every class.
+    """
+    if target in NAMES:
+        return tuple(wanted)
     task = tasks.target(target, world, seed)  # seconds for large images: once for both questions
-    return tuple(n for n in wanted if len(task.classes) <= n <= len(task.pool)) or (len(task.pool),)
+    return tuple(n for n in wanted if parts * len(task.classes) <= n <= len(task.pool)) or (len(task.pool),)
 
 
 def load_source(source) -> None:

@@ -61,7 +61,7 @@ class Attacker:
     def config(self) -> dict:
         """All that decides the attacked images."""
         knobs = {name: getattr(self.plan, name) for name in ("target", "n_train", "n_test", "steps", "averaged")}
-        who = {"source": self.source, "seed": self.seed, "world": self.world} | knobs
+        who = {"source": self.source, "seed": self.seed, "world": self.world, "batch_size": self.batch_size} | knobs
         seen = tasks.fingerprints(self.world, self.plan.target)
         return {"attacker": who, "code": store.code_hash(MODULES), "compute": compute.kind()} | seen
 

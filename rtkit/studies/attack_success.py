@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from rtkit import presets, studies, tasks
+from rtkit import presets, studies
 from rtkit.presets import Preset
 from rtkit.studies import attack_students, students
 from rtkit.studies.attack_cells import MODULES, Attacker, Cell, is_cached, rows
@@ -44,7 +44,7 @@ def plan(preset: str, seeds: Sequence[int] | None = None, targets: Sequence[str]
         made += [cell for seed in seeds if seed in size.swept for cell in _replicate(wide, core, seed, WHITE_BOX)]
     for name in targets:
         for seed in seeds:
-            there = tasks.fitting((2 * size.n_train,), name, chosen.world, seed)[0]  # half of them the attacker's
+            there = studies.sizes((2 * size.n_train,), name, chosen.world, seed, parts=2)[0]  # one is the attacker's
             one = replace(size, target=name, n_train=there // 2, swept=())
             made += _replicate(chosen, one, seed)
     return made

@@ -162,7 +162,7 @@ def plan(preset: str, seeds: Sequence[int] | None = None, targets: Sequence[str]
         both = sources(chosen, seed)
         other = Source.of(chosen, "standard", 0.0, seed + 1000)  # two sources of a kind: no difference to be found
         for target in (*size.targets, *targets):
-            sizes = tasks.fitting(size.n_train, target, chosen.world, seed)
+            sizes = studies.sizes(size.n_train, target, chosen.world, seed)
             wanted = [(both["standard"], n) for n in sizes] + [(both["robust"], n) for n in sizes[:2]]
             made += [Cell(one, seed, target, "last_stage", n, size) for one, n in [*wanted, (other, sizes[0])]]
         made += [Cell(one, seed, size.targets[0], "proof", size.n_proof, size) for one in both.values()]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from rtkit import evaluation, methods, presets, robustness, studies, tasks
+from rtkit import evaluation, methods, presets, robustness, studies
 from rtkit.adversaries import Adversary
 from rtkit.data.glyphs import World
 from rtkit.methods import Method
@@ -144,7 +144,7 @@ def _replicate(preset: Preset, plan: Plan, seed: int, targets: Sequence[str]) ->
     made.append(arms.student("lwf", target="source"))
     made += [arms.student("lwf", weight=weight) for weight in plan.lambdas]
     for target in targets:
-        n = tasks.fitting((plan.n_train,), target, preset.world, seed)[0]
+        n = studies.sizes((plan.n_train,), target, preset.world, seed)[0]
         made += [arms.student(name, source, n=n, target=target) for name in main for source in ("robust", "standard")]
     if plan.extended and seed in preset.seeds[:3]:
         made += [arms.student(name, shape=shape) for shape in plan.shapes for name in DEPTHS]

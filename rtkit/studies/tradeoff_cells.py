@@ -50,7 +50,8 @@ def _train(student: Student) -> tuple[dict, dict]:
 
 def network(student: Student, checkpoint: str = "last") -> tuple[Network, dict]:
     """A trained student, "last" or "best", from the cache or trained now, and the facts of its training."""
-    config = student.config | {"checkpoints": "by the trade-off study"}
+    # Its training looks at attacked images on the way, which the key of a network alone does not cover.
+    config = student.config | {"checkpoints": "by the trade-off study", "code": store.code_hash(MODULES)}
     state, facts = store.network(config, lambda: _train(student))
     net = models.create(len(student.task().classes), student.source.architecture, 0)
     net.load_state_dict({name: value for key, value in state.items()
