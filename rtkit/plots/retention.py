@@ -76,7 +76,7 @@ def plane(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = frame[(frame.target == TARGET) & (frame.shape_reliability == MAIN_SHAPE) & (frame.source == "robust")]
     rows = rows[rows.n_train == effects.size(frame)]
     means = 100 * rows.pivot_table(index=["method", "weight"], columns="metric", values="value")
-    greys = iter("x+*1234PX")
+    greys = iter("x+*<>hpPX")
     for name in NAMES:
         if name not in means.index.get_level_values(0) or name == "lwf":
             continue

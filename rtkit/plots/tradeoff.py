@@ -38,7 +38,7 @@ def frontier(frame: pd.DataFrame, base: str = "pgd_at", ax: Axes | None = None, 
         base: a method of the frame; its counterpart is called after it with "+vfd".
         knob: how a label says the knob, such as "eps {:g}/255"; by default of PGD-AT or TRADES.
     """
-    ax = axes(ax)
+    ax = axes(ax, (8.5, 4.4))
     knob = knob or ("β {:g}" if base.startswith("trades") else "{:g}/255")
     found = effects.points(_averaged(frame), base)
     edge = effects.frontier(found)
@@ -48,7 +48,7 @@ def frontier(frame: pd.DataFrame, base: str = "pgd_at", ax: Axes | None = None, 
         ax.plot(*effects.points(part, base).T, BASE[1], color=BASE[0], ms=4, alpha=0.35)
     ax.plot(*found.T, BASE[1], color=BASE[0], ms=9, label="without a teacher")
     levels = [0.0, *(level for level in effects.knobs(frame, base) if level)]
-    _label(ax, found, ["standard" if not level else knob.format(level) for level in levels])
+    _label(ax, found, ["standard" if not level else knob.format(level) for level in levels], "left")
     taught = effects.taught_name(base)
     for at, weight in effects.settings(frame, taught):
         new = effects.point(frame, taught, at, weight)
@@ -58,7 +58,7 @@ def frontier(frame: pd.DataFrame, base: str = "pgd_at", ax: Axes | None = None, 
         for _, part in frame.groupby("seed"):
             ax.plot(*effects.point(part, taught, at, weight), TAUGHT[1], color=TAUGHT[0], ms=4, alpha=0.35)
         ax.plot(*new, TAUGHT[1], color=TAUGHT[0], ms=9)
-        ax.annotate(f"weight {weight:g}", new, (8, 8), textcoords="offset points", fontsize=9, color=TAUGHT[0])
+        _label(ax, [new], [f"weight {weight:g}"], "right", TAUGHT[0])
     ax.plot([], [], TAUGHT[1], color=TAUGHT[0], ms=9, label="with a vanilla teacher")
     ax.set(**_LIMITS)
     ax.margins(x=0.08)
@@ -66,11 +66,15 @@ def frontier(frame: pd.DataFrame, base: str = "pgd_at", ax: Axes | None = None, 
     return ax
 
 
-def _label(ax: Axes, places: np.ndarray, words: Sequence[str]) -> None:
-    """Write beside each point, in turn to its right and to its left, so that neighbours stay legible."""
-    for k, (place, word) in enumerate(zip(places, words, strict=True)):
-        offset, side = ((8, -13), "left") if k % 2 == 0 else ((-8, -4), "right")
-        ax.annotate(word, place, offset, textcoords="offset points", fontsize=9, ha=side)
+def _label(ax: Axes, places: Sequence, words: Sequence[str], side: str, colour: str = "black") -> None:
+    """Write to the left or to the right of each point, away from others of its series."""
+    written: list[float] = []
+    for place, word in sorted(zip(map(tuple, places), words, strict=True), key=lambda pair: -pair[0][1]):
+        y = min([place[1], *(above - 5 for above in written[-1:])])  # points of robust accuracy
+        written.append(y)
+        shift, anchor = (-9, "right") if side == "left" else (9, "left")
+        ax.annotate(word, (place[0], y), (shift, 0), textcoords="offset points", fontsize=9, color=colour, ha=anchor,
+                    va="center")  # fmt: skip
 
 
 def _averaged(frame: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +102,7 @@ def heights(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def others(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """MART, RAT and ARKS on the clean-robust plane, beside PGD-AT."""
-    ax = axes(ax, (6, 4.2))
+    ax = axes(ax, (8.5, 4.4))
     for method in LOOKS:
         if method not in set(frame.method):
             continue
@@ -107,9 +111,11 @@ def others(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(*found.T, marker, color=colour, ms=9, ls="-" if len(found) > 1 else "", lw=1, label=NAMES[method])
         if method in ("pgd_at", "arks"):
             word = "σ {:g}" if method == "arks" else "{:g}/255"
-            _label(ax, found, [word.format(level) for level in effects.knobs(frame, method)])
+            labels = [word.format(level) for level in effects.knobs(frame, method)]
+            _label(ax, found, labels, "left" if method == "pgd_at" else "right", colour)
     ax.set(**_LIMITS)
-    ax.legend()
+    ax.margins(x=0.08)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
