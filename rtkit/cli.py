@@ -52,12 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     # Imported here so that --help answers at once.
-    from rtkit import records, runner
+    from rtkit import runner
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that no kernel is left behind
     try:
         return _command(arguments)
-    except (runner.UsageError, records.UnreadableRecord) as error:
+    except runner.UsageError as error:
         parser.exit(2, f"rtkit: {error}\n")
     except KeyboardInterrupt:
         print("interrupted; the next run goes on from here", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What the studies found, as it lies on disk: frames, records, and the scorecard made of them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +36,6 @@ MODULES = {
 def path(study: str, preset: str, folder: Path | None = None) -> Path:
     """Where a study's record lies: under runs/ the reader's own, under results/ those that come with the kit."""
     return (folder or store.RUNS / "records") / preset / f"{study}.json"
-
-
-class UnreadableRecord(ValueError):
-    """A record cannot be used: the message names the file and the remedy."""
 
 
 def _code(study: str) -> str:
@@ -110,8 +107,7 @@ class Record:
 def load(study: str, preset: str, origin: str = "yours") -> Record | None:
     """Read the record of a study at a preset, or None where there is none.
 
-    Raises:
-        UnreadableRecord: it is damaged, or was written by a version of the kit with other fields.
+    One that is damaged, or was written by a version of the kit with other fields, is passed over with a warning.
     """
     where = path(study, preset, {"kit": store.RESULTS, "yours": None}[origin])
     if not where.exists():
@@ -121,7 +117,9 @@ def load(study: str, preset: str, origin: str = "yours") -> Record | None:
         same, found = data["code"] == _code(study), {key: Verdict(**kept) for key, kept in data["verdicts"].items()}
         return Record(origin, study, preset, tuple(data["seeds"]), data["compute"], same, data["versions"], found)
     except (ValueError, KeyError, TypeError) as error:
-        raise UnreadableRecord(f"cannot read {where} ({error}): delete it, or run the study again") from error
+        message = f"{where} cannot be read ({error}) and is passed over; delete it, or run the study again"
+        warnings.warn(message, store.DamagedFile, stacklevel=2)
+        return None
 
 
 def every() -> list[Record]:

@@ -36,7 +36,7 @@ CELL_MODULES = (*SOURCE_MODULES, "data/targets", "probe", "apgd", "robustness")
 
 
 class DamagedFile(Warning):
-    """A cached file could not be trusted; it is removed and computed again."""
+    """A file could not be trusted: one of the cache is removed and computed again, a record is passed over."""
 
 
 @cache
