@@ -174,6 +174,8 @@ def _validation(student: Student) -> tuple[float, float]:
 def tuning(preset: str = "glyphs") -> pd.DataFrame:
     """Clean and robust validation accuracy in percent by what is taught, weight and learning rate, on the tuning seeds.
 
+    RAT, which has no teacher, is tried at each rate as well.
+
     The study takes the rate, one for all arms, and for logits the weight, whose mean over both accuracies is highest.
     Of the features' weights it judges two, of which one hardly and one clearly moves clean accuracy here.
     """
@@ -181,9 +183,16 @@ def tuning(preset: str = "glyphs") -> pd.DataFrame:
     settings = [(taught, float(taught != "none"), lr) for taught in ("none", "features") for lr in LEARNING_RATE_GRID]
     settings += [("features", w, LEARNING_RATE) for w in WEIGHT_GRID if w != 1]
     settings += [("logits", w, LEARNING_RATE) for w in WEIGHT_GRID]
+    settings += [("rat", 0.0, lr) for lr in LEARNING_RATE_GRID]
+    base = {"rat": {"base": "rat", "smoothing": SMOOTHING}}
     made = [
         Arms(chosen, size.steps, seed, "tuning").student(
-            distance, "pgd_at", MAIN_EPS, 255 * MAIN_EPS, lr, teach=both(distance, weight) if weight else ()
+            distance,
+            eps=MAIN_EPS,
+            knob=255 * MAIN_EPS,
+            lr=lr,
+            teach=both(distance, weight) if weight else (),
+            **base.get(distance, {"base": "pgd_at"}),
         )
         for seed in TUNING_SEEDS
         for distance, weight, lr in settings
