@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rtkit import claims
+from rtkit import claims, prose
 from rtkit.claims import Interval, decide, interval, judge
 
 CLAIM = claims.load()["U-C1"]
@@ -146,3 +146,13 @@ def test_power_of_the_judge_matches_its_figure():
     expected = stats.nct.sf(stats.t.ppf(0.975, 4), 4, 1.7 * 5**0.5)
     assert rate == pytest.approx(expected, abs=0.025)
     assert expected == pytest.approx(0.8, abs=0.03)
+
+
+def test_what_was_not_run_is_named_in_a_line_and_a_collapse_is_no_interval():
+    missing = [claims.unjudged(claims.get(name), "glyphs", "mechanism", "not_run") for name in ("U-C2", "U-C7")]
+    capped = verdict(5.0, 6.0, 5.5, collapsed=[1])
+    text = prose.verdicts([missing[0], capped, missing[1]])
+    assert text.endswith('Not run at this preset: <a id="U-C2"></a>U-C2, <a id="U-C7"></a>U-C7.')
+    assert "**Inconclusive**, whatever the interval (collapsed: seed 1)" in text
+    assert "holds the margin" not in text
+    assert "Not run" not in prose.verdicts([capped])

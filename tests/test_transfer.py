@@ -257,3 +257,28 @@ def test_cells_are_read_back_and_an_interrupted_study_resumes(monkeypatch):
     again = transfer.run("smoke")
     assert not computed
     pd.testing.assert_frame_equal(frame, again)
+
+
+def test_what_the_standard_source_is_worth_and_the_lead_without_a_ceiling():
+    frame = effects.core(made_up(0.10))
+    full = frame[(frame.source == "standard") & (frame.method == "full_network") & (frame.target == "digits")]
+    for change, word in ((-0.2, "ahead"), (0.2, "behind")):
+        both = pd.concat([frame, full.assign(method="scratch", value=full.value + change)])
+        text = say.scale(effects.pick(both, metric="clean_accuracy", n_train=100))
+        assert "the standard source is **ahead** of random weights: +30.0" in text
+        assert f"the standard source is **{word}** {'of ' if word == 'ahead' else ''}training from scratch: " in text
+    curve = effects.pick(frame, metric="clean_accuracy", method="last_stage", source=("standard", "robust"))
+    assert "it shrinks there, too" in say.ceiling(curve)
+    odds = {("standard", 100): 0.6, ("robust", 100): 0.8, ("standard", 900): 0.97, ("robust", 900): 0.999}
+    near = curve[curve.n_train.isin([100, 900])]
+    near = near.assign(value=[odds[row.source, row.n_train] for row in near.itertuples()])
+    assert "it **grows** there" in say.ceiling(near)
+    assert "there is no radius to choose" in say.radius(made_up(0.10))
+
+
+def test_a_shape_that_is_always_right_is_named_where_it_is_no_off_switch():
+    knobs = ["texture_amplitude", "shape_reliability", "mean", "low", "high", "bias"]
+    rows = [(20 / 255, 1.0, 36.8, 20.0, 50.0, 3.0), (0.0, 1.0, 4.2, 0.5, 7.9, 100.0), (0.0, 0.85, 6.0, 1.0, 9.0, 99.0)]
+    text = say.phase(pd.DataFrame(rows, columns=knobs))
+    assert "no off-switch at a texture of 20/255: the standard source takes the texture all the same" in text
+    assert "no off-switch" not in say.phase(pd.DataFrame(rows[1:], columns=knobs))
