@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 os.environ["RTKIT_RUNS"] = tempfile.mkdtemp(prefix="rtkit-tests-")  # before rtkit is imported anywhere
 
@@ -20,6 +21,17 @@ class Linear(nn.Module):
     def forward(self, x):
         score = x.flatten(1) @ self.weight
         return torch.stack([score, torch.zeros_like(score)], 1)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """An empty folder for data sets, with caches beside it."""
+    from rtkit import store
+
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
+    monkeypatch.setenv("RTKIT_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
 
 
 @pytest.fixture

@@ -47,14 +47,11 @@ def conflicts(root, shade: int = 100) -> None:
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A folder for data, caches beside it, a preset that trains two steps, and no further process."""
-    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
-    monkeypatch.setenv("RTKIT_DATA", str(tmp_path / "data"))
+def root(root, monkeypatch):
+    """A folder for data, a preset that trains two steps, and no further process."""
     monkeypatch.setitem(presets.PRESETS, "cifar-small", PRESET)
     monkeypatch.setattr(studies, "workers", lambda: 1)
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
+    return root
 
 
 class Fixed(nn.Module):

@@ -30,15 +30,6 @@ def save(path: Path, size: tuple[int, int], shade: int, mode: str = "L") -> None
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A folder for data sets, and one for what is decoded from them."""
-    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
-    monkeypatch.setenv("RTKIT_DATA", str(tmp_path / "data"))
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def mixed(root):
     """A folder without a split: two classes of ten even shades, of many sizes, modes and formats."""
     for name, shade in SHADES.items():

@@ -41,15 +41,12 @@ def write(root, x=None, y=None, **more) -> None:
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A folder for data, caches beside it, a preset that trains eight steps, and no further process."""
-    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
+def root(root, tmp_path, monkeypatch):
+    """A folder for data, none of the kit's results, a preset that trains eight steps, and no further process."""
     monkeypatch.setattr(store, "RESULTS", tmp_path / "results")
-    monkeypatch.setenv("RTKIT_DATA", str(tmp_path / "data"))
     monkeypatch.setitem(presets.PRESETS, "cifar-small", PRESET)
     monkeypatch.setattr(studies, "workers", lambda: 1)
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
+    return root
 
 
 def test_what_is_missing_or_wrong_is_named(root):

@@ -46,15 +46,6 @@ def publish(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name}.ckpt"
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A folder for data sets and networks, and one for what is computed."""
-    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
-    monkeypatch.setenv("RTKIT_DATA", str(tmp_path / "data"))
-    (tmp_path / "data").mkdir()
-    return tmp_path / "data"
-
-
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory) -> Path:
     """A standard and a robust network, imported by the command."""
