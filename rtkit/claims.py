@@ -1,6 +1,5 @@
-"""From frames to verdicts: the claims as data, their intervals, and the judge."""
+"""The papers' claims as data, and what a verdict on one is."""
 
-import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,10 +7,6 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
-
-CONFIDENCE = 0.95
-MINIMUM_REPLICATES = 3
 
 
 @dataclass(frozen=True)
@@ -32,13 +27,14 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Mean of an effect over replicates and its two-sided confidence interval, in the unit of the claim."""
+class Part:
+    """One part of a claim: its effect over the replicates, and the margin that its interval must clear."""
 
+    name: str
     effect: float
     low: float
     high: float
-    replicates: int
+    margin: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,7 @@ class Verdict:
     """What the kit's own experiment says about a claim.
 
     `verdict` is "supported", "contradicted", "inconclusive" or "not_judged"; `reason` says why, where it needs saying.
+    `effect`, `low` and `high` are those of the part that decided: of a conjunction the weakest. `parts` has them all.
     """
 
     claim: str
@@ -60,6 +57,18 @@ class Verdict:
     replicates: int
     unit: str
     paper_effect: str
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def margin(self) -> float:
+        """The margin of the part that decided."""
+        found = [part.margin for part in self.parts if part.effect == self.effect]
+        return found[0] if found else get(self.claim).margin
+
+    @classmethod
+    def read(cls, kept: Mapping) -> "Verdict":
+        """A verdict from its `to_dict`."""
+        return cls(**kept | {"parts": tuple(Part(**part) for part in kept["parts"])})
 
     def to_dict(self) -> dict:
         """All fields as plain values."""
@@ -71,12 +80,9 @@ class Verdict:
         return f"{self.claim}: {self.verdict.replace('_', ' ')}{reason}{number}"
 
 
-class OutOfRange(ValueError):
-    """Two things that an effect compares have no common range in a replicate."""
-
-
-# An effect maps the frame of one replicate to a number, or for a conjunction to one number per part.
-Effect = Callable[[pd.DataFrame], float | Mapping[str, float]]
+# An effect maps the frame of one replicate to a number, or for a conjunction to one number per part: a part may be a
+# pair (number, margin) where its margin is another than the claim's.
+Effect = Callable[[pd.DataFrame], float | Mapping[str, float | tuple[float, float]]]
 
 
 @cache
@@ -98,90 +104,6 @@ def get(name: str) -> Claim:
 def anchor(name: str) -> str:
     """The id of a claim as the name of a place in a page, without spaces."""
     return name.replace(" ", "-")
-
-
-def log_odds(successes: float, n: int) -> float:
-    """Log odds of a rate with half a count added to either side, so that 0 and n stay finite."""
-    return math.log((successes + 0.5) / (n - successes + 0.5))
-
-
-def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of the mean over replicates; a single replicate leaves it unbounded.
-
-    Raises:
-        ValueError: there are no values.
-    """
-    n = len(values)
-    if not n:
-        raise ValueError("an interval needs at least one replicate")
-    mean = math.fsum(values) / n
-    if n == 1:
-        return Interval(mean, -math.inf, math.inf, 1)
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
-    return Interval(mean, mean - half, mean + half, n)
-
-
-def decide(parts: Sequence[Interval], margin: float) -> str:
-    """Judge a conjunction: supported if every part lies above the margin, contradicted if one lies below it."""
-    if all(part.low > margin for part in parts):
-        return "supported"
-    if any(part.high < margin for part in parts):
-        return "contradicted"
-    return "inconclusive"
-
-
-def judge(
-    claim: Claim,
-    effect: Effect,
-    frame: pd.DataFrame,
-    *,
-    preset: str,
-    scope: str,
-    arms: Callable[[pd.DataFrame], Sequence[float]] | None = None,
-    failed_controls: Sequence[str] = (),
-    collapsed: Sequence[int] = (),
-) -> Verdict:
-    """Judge one claim on a study's frame.
-
-    Args:
-        effect: frame of one replicate -> number, or one number per part of a conjunction, in the claim's unit. A
-            KeyError means that the frame lacks what it needs, OutOfRange that it cannot be compared.
-        arms: frame of one replicate -> the accuracies that the effect compares, in percent. Where all of them,
-            averaged over replicates, lie beyond 95 or below 5 there is nothing to compare: not judged (saturated).
-        failed_controls: names of the study's controls that do not hold; any of them stops the judgement.
-        collapsed: replicates whose training collapsed; they count, and cap the verdict at inconclusive.
-    """
-
-    def verdict(word: str, reason: str, shown: Interval | None = None) -> Verdict:
-        numbers = (None, None, None, 0) if shown is None else (shown.effect, shown.low, shown.high, shown.replicates)
-        return Verdict(claim.id, claim.paper, preset, scope, word, reason, *numbers, claim.unit, claim.paper_effect)
-
-    replicates = [part for _, part in frame.groupby("seed", sort=True)]
-    try:
-        values = [effect(part) for part in replicates]
-        values = [value if isinstance(value, Mapping) else {"": value} for value in values]
-    except KeyError:
-        return verdict("not_judged", "not_run")
-    except OutOfRange as error:
-        return verdict("not_judged", f"out_of_range: {error}")
-    if len(values) < MINIMUM_REPLICATES:
-        return verdict("not_judged", f"not_run: {len(values)} of at least {MINIMUM_REPLICATES} replicates")
-    parts = {name: interval([value[name] for value in values]) for name in values[0]}
-    if not all(math.isfinite(part.effect) for part in parts.values()):
-        return verdict("not_judged", "undefined: a replicate has no such number")
-    word = decide(list(parts.values()), claim.margin)
-    weakest = min(parts, key=lambda name: parts[name].high if word == "contradicted" else parts[name].low)
-    note, shown = (f"weakest part: {weakest}" if weakest else ""), parts[weakest]
-    if failed_controls:
-        return verdict("not_judged", f"invalid_control: {', '.join(failed_controls)}", shown)
-    if arms is not None:
-        means = [math.fsum(column) / len(replicates) for column in zip(*map(arms, replicates), strict=True)]
-        if min(means) > 95 or max(means) < 5:
-            return verdict("not_judged", "saturated", shown)
-    if collapsed and word != "inconclusive":
-        return verdict("inconclusive", f"collapsed: seed {', '.join(map(str, collapsed))}", shown)
-    return verdict(word, note, shown)
 
 
 def unjudged(claim: Claim, preset: str, scope: str, reason: str) -> Verdict:

@@ -4,11 +4,9 @@ import argparse
 import os
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-from rtkit import PRESETS
+from rtkit import PRESETS, STUDIES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,8 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
                      help="a notebook's parameter, such as -p seeds '[0, 1]' (see rtkit list)")  # fmt: skip
     study = add("study", "compute a study's frame and verdicts without Jupyter")
-    study.add_argument("name", metavar="NAME", help="a study or the number of its notebook (see rtkit list)")
+    study.add_argument("name", metavar="NAME", help="the number of a notebook, or a study (see rtkit list)")
     study.add_argument("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
+    study.add_argument("--judge", action="store_true", help="judge the frame that comes with the kit anew, beside it")
     add("list", "list notebooks with their parameters, studies and presets", preset=False)
     score = add("scorecard", "print every claim with the verdict of your own runs")
     score.add_argument("--json", action="store_true", help="as a list of objects")
@@ -68,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    from rtkit import runner, store
+    from rtkit import runner
 
     given = {"preset": getattr(arguments, "preset", "glyphs")}
     if arguments.command == "run":
@@ -93,32 +92,49 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.command == "run":
         status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given)
     elif arguments.command == "study":
-        study = _study(arguments.name, preset)
-        name = study.STUDY
-        runner.writable(store.RUNS)
-        if arguments.tune and not (hasattr(study, "tuning") and preset in study.PLANS):
-            raise runner.UsageError(f"the study {name} has nothing to tune at the preset {preset!r}")
-        try:
-            if arguments.tune:
-                print(study.tuning(preset).round(1).to_string())
-                return 0
-            study.plan(preset)
-        except ValueError as error:  # no such plan, or a data set that is missing or of no use
-            raise runner.UsageError(str(error)) from error
-        import_module(f"{study.__name__}_effects").publish(study.run(preset), preset)
+        _study(arguments.name, preset, arguments.tune, arguments.judge)
+        if arguments.tune:
+            return 0
     runner.print_scorecard(preset, as_json=getattr(arguments, "json", False))
     return status
 
 
-def _study(word: str, preset: str) -> ModuleType:
-    """The study of that name; by a notebook's number the first of its studies that runs at the preset, if any does."""
-    from rtkit import records, runner
+def _study(word: str, preset: str, tune: bool, judge: bool) -> None:
+    """Compute a notebook's studies that run at a preset and keep their records; or tune, or judge the kit's anew."""
+    from rtkit import lesson, runner, store
 
-    names = [name for name, number in records.STUDIES.items() if word in (name, number)]
-    if not names:
-        raise runner.UsageError(runner.nearest("study", word, records.STUDIES))
-    found = [import_module(f"rtkit.studies.{name}") for name in names]
-    return next((study for study in found if preset in study.PLANS), found[0])
+    homes = {name: number for name, (number, _) in STUDIES.items()}
+    numbers = homes | {number: number for number in homes.values()}
+    if word not in numbers:
+        raise runner.UsageError(runner.nearest("study", word, STUDIES))
+    number = numbers[word]
+    known = {name: presets for name, (home, presets) in STUDIES.items() if word in (name, home)}
+    if not any(preset in presets for presets in known.values()):
+        valid = dict.fromkeys(one for presets in known.values() for one in presets)
+        raise runner.UsageError(f"{word} does not run at the preset {preset!r}, only at {', '.join(valid)}")
+    runner.writable(store.RUNS)
+    path, values = lesson.path(number), {"preset": preset, "run": "kit" if judge else "mine"}
+    try:
+        space = lesson.execute(path, values, lesson.GRID if tune else lesson.STUDY)
+        if tune:
+            _tune(word, preset, space)
+            return
+    except ValueError as error:  # no such plan, or a data set that is missing or of no use
+        raise runner.UsageError(str(error)) from error
+    from rtkit import records
+    from rtkit.judge import Judge
+
+    for found in space.values():
+        if isinstance(found, Judge) and found.study in known and found.preset == preset:
+            records.publish(found, store.RESULTS if judge else None)
+
+
+def _tune(word: str, preset: str, space: dict) -> None:
+    from rtkit import experiment, runner
+
+    if "tried" not in space:
+        raise runner.UsageError(f"{word} has nothing to tune")
+    print(experiment.tune(space["tried_rows"], space["tried"], preset).round(1).to_string())
 
 
 def _import(path: Path, to: str | None) -> int:
@@ -135,13 +151,13 @@ def _import(path: Path, to: str | None) -> int:
 
 
 def _list() -> int:
-    from rtkit import records, runner
+    from rtkit import lesson, runner
 
     for path in runner.paths():
-        print(f"{path.stem}\n    {runner.title(path)}")
+        print(f"{path.stem}\n    {lesson.title(path)}")
         for name, facts in runner.parameters(path).items():
             print(f"    -p {name} ({facts['inferred_type_name']}, default {facts['default']}): {facts['help']}")
-    print("\nstudies: " + ", ".join(f"{name} (notebook {number})" for name, number in records.STUDIES.items()))
+    print("\nstudies: " + ", ".join(f"{name} (notebook {number})" for name, (number, _) in STUDIES.items()))
     print("presets: " + ", ".join(PRESETS))
     return 0
 

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 
 from rtkit.store import RUNS, write_atomically
 
+# Training computes in bfloat16 where that pays; what is left in float32, decisions above all, is meant to be float32.
+torch.backends.cudnn.allow_tf32 = False
+
 
 @cache
 def device() -> torch.device:
@@ -82,6 +85,17 @@ def autocast():
 def to_pixels(x: torch.Tensor) -> torch.Tensor:
     """Move uint8 images to the device as pixels in [0, 1]. Shape: (N, 3, H, W) uint8 -> the same in float32."""
     return (x.to(device()).float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def one_thread():
+    """Compute on one thread: matrices this small gain nothing from a second one, and lose much on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from rtkit import __version__, compute, records, runner, store, studies
+from rtkit import __version__, compute, experiment, records, runner, store
 from rtkit.data import downloads
 
 PACKAGES = ("torchvision", "captum", "jupyterlab", "ipywidgets", "papermill", "pandas", "seaborn")
@@ -27,7 +27,7 @@ def facts() -> dict[str, str]:
     except runner.UsageError as error:
         writable = f"NOT writable: {error}"
     device, size = compute.device(), sum(path.stat().st_size for path in store.RUNS.rglob("*") if path.is_file())
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{studies.workers()} processes at a time"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{experiment.workers()} processes at a time"
     out = {"rtkit": __version__} | store.versions() | {package: _version(package) for package in PACKAGES}
     out |= {"device": f"{device.type} ({name})"}
     out["bfloat16"] = probed

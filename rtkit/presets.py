@@ -84,6 +84,11 @@ def replicates(preset: Preset, seeds: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
+def is_drawn(preset: Preset) -> bool:
+    """Whether a preset's world is the glyph world, not one of real images."""
+    return isinstance(preset.world, World)
+
+
 def drawn(name: str) -> Preset:
     """Return the preset of that name, which must be one of the glyph world.
 
@@ -91,8 +96,8 @@ def drawn(name: str) -> Preset:
         ValueError: there is none, or its world is one of real images.
     """
     found = get(name)
-    if not isinstance(found.world, World):
-        valid = [name for name, preset in PRESETS.items() if isinstance(preset.world, World)]
+    if not is_drawn(found):
+        valid = [name for name, preset in PRESETS.items() if is_drawn(preset)]
         raise ValueError(f"the preset {name!r} is one of real images; here it must be {', '.join(valid)}")
     return found
 

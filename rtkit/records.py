@@ -1,36 +1,19 @@
-"""What the studies found, as it lies on disk: frames, records, and the scorecard made of them."""
+"""What the studies found, as it lies on disk: frames, records, and the scorecard made of them. Imports no torch."""
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rtkit import PRESETS, claims, store
+import pandas as pd
+
+from rtkit import PRESETS, STUDIES, claims, lesson, store
 from rtkit.claims import Verdict
+from rtkit.definitions import code_of
+from rtkit.frames import Interval
+from rtkit.judge import Judge
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-# Each study with the notebook that it stands behind (02 and 06 have one of glyphs and one of real images) and the
-# modules whose code its verdicts depend on.
-_CELLS = (*store.CELL_MODULES, "studies/cells", "studies/judging", "claims")
-STUDIES = {"transfer": "01", "shape_bias": "02", "influence": "03", "attack_success": "04", "retention": "05"}
-STUDIES |= {"tradeoff": "06", "cue_conflict": "02", "new_test_set": "06"}
-_STUDENTS = (*store.CELL_MODULES, "studies/students", "studies/judging", "claims")
-_TRANSFER = (*_CELLS, "published", "studies/imagenet", "studies/transfer", "studies/transfer_effects")
-_INFLUENCE = ("_heads", "_plans", "", "_effects")
-_ATTACKS = ("attack_students", "attack_cells", "attack_success", "attack_success_effects")
-MODULES = {
-    "transfer": _TRANSFER,
-    "shape_bias": (*_TRANSFER, "shape_bias", "studies/shape_bias", "studies/shape_bias_effects"),
-    "influence": (*_TRANSFER, "influence", *(f"studies/influence{part}" for part in _INFLUENCE)),
-    "attack_success": (*_TRANSFER, "studies/students", "feature_attacks", *(f"studies/{name}" for name in _ATTACKS)),
-    "retention": (*_STUDENTS, "studies/retention", "studies/retention_effects"),
-    "tradeoff": (*_STUDENTS, *(f"studies/tradeoff{part}" for part in ("_cells", "", "_effects"))),
-    "cue_conflict": (*_TRANSFER, "shape_bias", "studies/cue_conflict", "studies/cue_conflict_effects"),
-    "new_test_set": (*_CELLS, "studies/new_test_set", "studies/new_test_set_effects"),
-}
+REAL = "cifar-small"  # the preset of real images that the kit has results for
 
 
 def path(study: str, preset: str, folder: Path | None = None) -> Path:
@@ -38,56 +21,71 @@ def path(study: str, preset: str, folder: Path | None = None) -> Path:
     return (folder or store.RUNS / "records") / preset / f"{study}.json"
 
 
-def _code(study: str) -> str:
-    """A hash of all that decides a study's verdicts beside its data: code, presets, the claims' margins."""
+def _code(study: str) -> dict[str, str]:
+    """Hashes of the code that computes a study's rows, and of that which reads a verdict off them."""
     margins = {name: claim.margin for name, claim in claims.load().items() if claim.study == study}
-    return store.key(margins, ("presets", *MODULES[study]))
+    reading = [code_of("rtkit.judge", "Judge"), code_of("rtkit.frames", "pick"), lesson.reading(STUDIES[study][0])]
+    return {"rows": code_of(f"rtkit.measure.{study}", "rows"), "reading": store.key(margins, "".join(reading))}
 
 
-def publish(
-    study: str, preset: str, frame: "pd.DataFrame", record: dict, folder: Path | None = None, world=None
-) -> Path:
-    """Keep a study's frame and record; return the record's path, with the frame beside it as compressed CSV.
+def frame(study: str, preset: str, folder: Path | None = store.RESULTS) -> pd.DataFrame | None:
+    """The frame of a study that comes with the kit, or None where there is none at this preset; `attrs` say so."""
+    where = path(study, preset, folder).with_suffix(".csv.gz")
+    if not where.exists():
+        return None
+    found = store.load_frame(where)
+    found.attrs = {"study": study, "preset": preset, "run": "kit" if folder == store.RESULTS else "mine"}
+    return found
 
-    The record of a run on real images says what they were: a data set's split need not be the official one.
 
-    Args:
-        world: what the source networks learned, if not the preset's world.
+def any_frame(study: str) -> pd.DataFrame | None:
+    """The kit's frame of a study at the first preset that it has one for."""
+    return next((found for preset in STUDIES[study][1] if (found := frame(study, preset)) is not None), None)
+
+
+def worlds(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The frame that tells a notebook's story, of the glyph world, and the one of real images.
+
+    One is `found`, the run at hand; the other comes with the kit, and may be None for real images.
     """
-    from rtkit import compute, presets  # only who computes needs torch
+    study, preset = found.attrs["study"], found.attrs["preset"]
+    if PRESETS[preset] in (None, "mechanism"):
+        return found, frame(study, REAL)
+    return frame(study, "glyphs"), found
 
+
+def publish(judge: Judge, folder: Path | None = None) -> None:
+    """Keep a study's frame with its record, by default under runs/; what the kit's own run says stays where it is."""
+    if folder is None and judge.frame.attrs["run"] == "kit":
+        return
+    from rtkit import compute  # only who computes needs torch
+
+    study, preset, found = judge.study, judge.preset, judge.frame
     where = path(study, preset, folder)
-    store.save_frame(frame, where.with_suffix(".csv.gz"))
-    facts = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in frame.seed})}
-    facts |= {"compute": compute.kind(), "code": _code(study)} | _data(world or presets.get(preset).world, frame)
-    return store.save_record(where, facts | record)
+    kept = store.load_record(where) if folder else {}
+    record = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in found.seed})}
+    record |= {"compute": kept.get("compute") or compute.kind(), "code": _code(study)}
+    record |= {"data": kept["data"]} if "data" in kept else _data(preset, found) if not folder else {}
+    record |= {"verdicts": {name: verdict.to_dict() for name, verdict in judge.verdicts.items()}}
+    record |= {"collapsed": judge.collapsed, "controls": [asdict(one) for one in judge.controls]}
+    if not folder:  # a frame that is only judged anew stays as it was, and so do the versions that computed it
+        store.save_frame(found, where.with_suffix(".csv.gz"))
+    store.save_record(where, record | {"versions": kept.get("versions") or store.versions()})
 
 
-def _data(world, frame: "pd.DataFrame") -> dict:
+def _data(preset: str, found: pd.DataFrame) -> dict:
     """The data sets of real images that a frame rests on: how many images each has, and their hash."""
+    from rtkit import presets
     from rtkit.data import named
     from rtkit.data.targets import NAMES
 
-    size, found = getattr(world, "size", 32), {}
-    for name in sorted(
-        {getattr(world, "name", ""), *frame[frame.n_train > 0].target} & set(named.names()) - set(NAMES)
-    ):
+    size, facts = getattr(presets.get(preset).world, "size", 32), {}
+    there = {getattr(presets.get(preset).world, "name", ""), *found[found.n_train > 0].target}
+    for name in sorted(there & set(named.names()) - set(NAMES)):
         arrays = named.arrays(name, size)
-        found[name] = {part: len(arrays[f"y_{part}"]) for part in ("train", "test")}
-        found[name]["sha256"] = named.fingerprint(name, size)
-    return {"data": found} if found else {}
-
-
-def frame(study: str, preset: str) -> "pd.DataFrame | None":
-    """The frame of a study that comes with the kit, or None where there is none at this preset."""
-    where = path(study, preset, store.RESULTS).with_suffix(".csv.gz")
-    return store.load_frame(where) if where.exists() else None
-
-
-def latest(study: str, preset: str) -> "pd.DataFrame | None":
-    """The frame of the reader's own run of a study, else that which comes with the kit, else None."""
-    where = path(study, preset).with_suffix(".csv.gz")
-    return store.load_frame(where) if where.exists() else frame(study, preset)
+        facts[name] = {part: len(arrays[f"y_{part}"]) for part in ("train", "test")}
+        facts[name]["sha256"] = named.fingerprint(name, size)
+    return {"data": facts} if facts else {}
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,7 @@ class Record:
     same_code: bool
     versions: dict[str, str]
     verdicts: dict[str, Verdict]
+    controls: tuple[dict, ...] = ()
 
 
 def load(study: str, preset: str, origin: str = "yours") -> Record | None:
@@ -114,8 +113,10 @@ def load(study: str, preset: str, origin: str = "yours") -> Record | None:
         return None
     try:
         data = store.load_record(where)
-        same, found = data["code"] == _code(study), {key: Verdict(**kept) for key, kept in data["verdicts"].items()}
-        return Record(origin, study, preset, tuple(data["seeds"]), data["compute"], same, data["versions"], found)
+        same = data["code"] == _code(study)
+        found = {key: Verdict.read(kept) for key, kept in data["verdicts"].items()}
+        facts = (tuple(data["seeds"]), data["compute"], same, data["versions"], found)
+        return Record(origin, study, preset, *facts, tuple(data.get("controls", ())))
     except (ValueError, KeyError, TypeError) as error:
         message = f"{where} cannot be read ({error}) and is passed over; delete it, or run the study again"
         warnings.warn(message, store.DamagedFile, stacklevel=2)
@@ -128,25 +129,24 @@ def every() -> list[Record]:
     return [record for record in found if record]
 
 
-def scorecard(preset: str, *, kit: bool = False) -> list[Verdict]:
-    """One verdict for every claim at a preset: that of the reader's own record, or the reason why there is none.
+def best(study: str, preset: str) -> Record | None:
+    """The reader's own record of a study at a preset, else that which comes with the kit."""
+    return load(study, preset) or load(study, preset, "kit")
 
-    Args:
-        kit: where the reader has no record of a study, take the one that comes with the kit.
-    """
-    found = [load(study, preset) or (load(study, preset, "kit") if kit else None) for study in STUDIES]
+
+def scorecard(preset: str) -> list[Verdict]:
+    """One verdict for every claim at a preset: of the reader's own record, else the kit's, or why there is none."""
+    found = [best(study, preset) for study in STUDIES]
     judged = {name: verdict for record in found if record for name, verdict in record.verdicts.items()}
     return claims.scorecard(preset, PRESETS[preset], judged, tuple(STUDIES))
 
 
-def overview(found: Sequence[Record]) -> "pd.DataFrame":
-    """Claims by presets: paper, the paper's number, and the verdict at each preset that has one, in a few words.
+def overview(found: Sequence[Record]) -> pd.DataFrame:
+    """Claims by presets: statement, the paper's number, and the verdict at each preset that has one, in a few words.
 
     Args:
         found: the records to draw on; where two speak of a claim at a preset the later one counts.
     """
-    import pandas as pd
-
     columns = {}
     for preset in dict.fromkeys(record.preset for record in found if record.verdicts):
         verdicts = {key: value for record in found if record.preset == preset for key, value in record.verdicts.items()}
@@ -155,27 +155,11 @@ def overview(found: Sequence[Record]) -> "pd.DataFrame":
     place = {name: k for k, name in enumerate(claims.load())}
     order = sorted(set().union(*columns.values()), key=lambda name: (place[name.partition("@")[0]], name))
     table = pd.DataFrame(columns).reindex(order).fillna("not judged: not run")
-    table.insert(0, "paper", [claims.get(name).paper for name in order])
+    table.insert(0, "statement", [claims.get(name).statement for name in order])
     table.insert(1, "the paper's number", [claims.get(name).paper_effect for name in order])
     return table.rename_axis("claim")
 
 
-_BEGIN, _END = "<!-- verdicts, written by `make verdicts` -->\n", "<!-- end of the verdicts -->\n"
-
-
-def with_verdicts(text: str) -> str:
-    """Put the kit's verdicts, claims by presets, between a text's two marks, as a Markdown table of what was judged."""
-    table = overview([record for record in every() if record.origin == "kit"])
-    heads = [f"`{name}` ({PRESETS[name]})" if name in PRESETS else name for name in table.columns]
-    judged = [row for row in table.reset_index().to_numpy().tolist() if any(str(cell)[:3] != "not" for cell in row[3:])]
-    rows = [["claim", *heads], ["---"] * (1 + len(heads)), *judged]
-    lines = "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
-    before, after = text.split(_BEGIN)[0], text.split(_END)[1]
-    return f"{before}{_BEGIN}{lines}{_END}{after}"
-
-
-if __name__ == "__main__":
-    import sys
-
-    readme = Path(sys.argv[1])
-    readme.write_text(with_verdicts(readme.read_text()))
+def interval(verdict: Verdict) -> Interval:
+    """The effect that decided a verdict."""
+    return Interval(verdict.effect, verdict.low, verdict.high, verdict.replicates)

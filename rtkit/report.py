@@ -10,7 +10,7 @@ from nbconvert.preprocessors import TagRemovePreprocessor
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from rtkit import PRESETS, claims, plots, records, runner, store
+from rtkit import PRESETS, claims, lesson, plots, records, runner, store
 
 
 def _page(notebook: nbformat.NotebookNode, title: str, navigation: str) -> str:
@@ -57,7 +57,7 @@ def write(preset: str) -> Path:
     if not present:
         raise runner.UsageError(f"no notebook has been executed at preset {preset}: rtkit run --preset {preset}")
     folder = runner.writable(store.RUNS / "report" / preset)
-    titles = {path.stem: html.escape(runner.title(runner.NOTEBOOKS / path.name)) for path in present}
+    titles = {path.stem: html.escape(lesson.title(path)) for path in present}
     navigation = " · ".join(
         ['<a href="index.html">report</a>', *(f'<a href="{stem}.html">{stem[:2]}</a>' for stem in titles)]
     )

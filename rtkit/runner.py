@@ -14,11 +14,8 @@ from pathlib import Path
 import papermill
 import yaml
 
-from rtkit import store
+from rtkit import STUDIES, lesson, store
 
-NOTEBOOKS = store.ROOT / "notebooks"
-# What runs at a preset of real images; at the others every notebook does.
-REAL = {"cifar-small": ("01", "02", "03", "04", "07"), "cifar": ("01", "02", "04", "07"), "imagenet": ("01", "07")}
 PATIENCE = 20  # seconds that an interrupted notebook gets to shut its kernel down
 
 
@@ -35,10 +32,10 @@ def nearest(kind: str, word: str, known: Iterable[str]) -> str:
 
 
 def paths(preset: str = "") -> list[Path]:
-    """The notebooks, in the order in which they are read; with a preset those that run at it."""
-    chosen = REAL.get(preset)
-    found = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    return [path for path in found if chosen is None or path.name[:2] in chosen]
+    """The notebooks, in the order in which they are read; with a preset of real images those that run at it."""
+    running = {number for number, presets in STUDIES.values() if preset in presets} | {"07"}
+    every = ("01" in running and "05" in running) or not preset  # all studies of the glyph world run at its presets
+    return [path for path in lesson.paths() if every or path.name[:2] in running]
 
 
 def find(word: str) -> Path:
@@ -52,12 +49,6 @@ def find(word: str) -> Path:
         if name in (path.stem, path.stem.partition("_")[0]):
             return path
     raise UsageError(nearest("notebook", word, [path.stem for path in paths()]))
-
-
-def title(path: Path) -> str:
-    """The heading of a notebook."""
-    cells = json.loads(path.read_text())["cells"]
-    return re.search(r"^# (.+)$", "".join(cells[0]["source"]), re.MULTILINE)[1]
 
 
 def parameters(path: Path) -> dict[str, dict]:
@@ -162,7 +153,7 @@ def run(notebooks: list[Path], given: Mapping[str, str]) -> int:
 
 
 def print_scorecard(preset: str, as_json: bool = False) -> None:
-    """Print every claim with the verdict of the reader's own runs at a preset, or the reason why there is none."""
+    """Print every claim at a preset: the verdict of the reader's own run, else the kit's, or why there is none."""
     from rtkit import claims, records
 
     found = records.scorecard(preset)

@@ -8,6 +8,7 @@ from rtkit import compute, evaluation, methods, models, store, tasks
 from rtkit.data.augmentation import crop_and_flip
 from rtkit.data.glyphs import Images, World
 from rtkit.data.pictures import Pictures
+from rtkit.definitions import code
 from rtkit.presets import Preset
 from rtkit.training import train
 
@@ -56,7 +57,7 @@ class Source:
         each feature over the first 2,000 training images, by which probes standardise.
         """
         config = {"source": self, "compute": compute.kind()} | tasks.fingerprints(self.world)
-        state, facts = store.network(config, self._train)
+        state, facts = store.network(config, code(Source), self._train)
         net = self.create()
         net.load_state_dict(state)
         return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts

@@ -4,7 +4,6 @@ A key is a hash of everything that decides a result: its configuration, the code
 format. Nothing is ever invalidated by hand; another key is simply another file.
 """
 
-import ast
 import gzip
 import hashlib
 import json
@@ -14,7 +13,6 @@ import secrets
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,33 +23,15 @@ if TYPE_CHECKING:  # at run time they are imported where they are needed: the co
     import pandas as pd
     import torch
 
-PACKAGE = Path(__file__).parent
+from rtkit.definitions import PACKAGE
+
 ROOT = PACKAGE.parent
 RUNS = Path(os.environ.get("RTKIT_RUNS") or (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "runs")
 RESULTS = ROOT / "results"
 
-SOURCE_MODULES = ("data/glyphs", "data/augmentation", "threat", "attacks", "adversaries", "objectives", "models")
-SOURCE_MODULES += ("training", "compute", "methods", "evaluation", "tasks", "sources")
-CELL_MODULES = (*SOURCE_MODULES, "data/targets", "probe", "apgd", "robustness")
-
 
 class DamagedFile(Warning):
     """A file could not be trusted: one of the cache is removed and computed again, a record is passed over."""
-
-
-@cache
-def code_hash(modules: tuple[str, ...]) -> str:
-    """Hash what the given modules do: their syntax without comments and docstrings, so prose costs no recomputation."""
-    digest = hashlib.sha256()
-    for name in modules:
-        tree = ast.parse((PACKAGE / f"{name}.py").read_bytes())
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            first = body[0] if isinstance(body, list) and body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                first.value.value = ""
-        digest.update(f"{name}\n{ast.unparse(tree)}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def _plain(value):
@@ -65,9 +45,9 @@ def to_json(value) -> str:
     return json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False)
 
 
-def key(config: dict, modules: tuple[str, ...]) -> str:
-    """The cache key of a configuration computed by the given modules."""
-    return hashlib.sha256(f"{to_json(config)}\n{code_hash(modules)}".encode()).hexdigest()[:24]
+def key(config: dict, code: str) -> str:
+    """The cache key of a configuration computed by code of the given hash (`definitions.code`)."""
+    return hashlib.sha256(f"{to_json(config)}\n{code}".encode()).hexdigest()[:24]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -113,30 +93,24 @@ def _seal(payload: str) -> bytes:
 
 
 def _unseal(path: Path) -> dict:
-    seal, _, payload = path.read_text().partition("\n")
+    seal, _, payload = path.read_text(encoding="utf-8").partition("\n")
     if hashlib.sha256(payload.encode()).hexdigest() != seal:
         raise ValueError("its checksum does not match")
     return json.loads(payload)
 
 
-def cell_path(study: str, config: dict, modules: tuple[str, ...]) -> Path:
+def cell_path(study: str, config: dict, code: str) -> Path:
     """Where the cell of this study with this configuration lives."""
-    return RUNS / "cells" / study / f"{key(config, modules)}.json"
+    return RUNS / "cells" / study / f"{key(config, code)}.json"
 
 
-def cell(study: str, config: dict, modules: tuple[str, ...], compute: Callable[[], list[dict]]) -> list[dict]:
-    """Return the rows of one cell of a study, computed at most once.
-
-    Args:
-        config: everything but code that decides the rows, device kind included.
-        modules: the rtkit modules whose code decides them.
-        compute: makes the rows; called without a cache only.
-    """
+def cell(path: Path, config: dict, code: str, compute: Callable[[], list[dict]]) -> list[dict]:
+    """Return the rows of one cell of a study, computed at most once; `config` and `code` are kept beside them."""
 
     def write(rows):
-        return _seal(to_json({"config": config, "code": code_hash(modules), "rows": rows}))
+        return _seal(to_json({"config": config, "code": code, "rows": rows}))
 
-    return cached(cell_path(study, config, modules), lambda path: _unseal(path)["rows"], compute, write)
+    return cached(path, lambda path: _unseal(path)["rows"], compute, write)
 
 
 def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
@@ -146,16 +120,19 @@ def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
     return digest.hexdigest()
 
 
-def network(config: dict, compute: Callable[[], tuple[dict, dict]]) -> tuple[dict[str, "torch.Tensor"], dict]:
+def network(
+    config: dict, code: str, compute: Callable[[], tuple[dict, dict]]
+) -> tuple[dict[str, "torch.Tensor"], dict]:
     """Return a trained network's (state_dict, facts about its training), trained at most once.
 
     Args:
+        config, code: everything that decides the weights, see `key`.
         compute: trains it and returns both; the facts must be plain JSON values.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save
 
-    path = RUNS / "networks" / f"{key(config, SOURCE_MODULES)}.safetensors"
+    path = RUNS / "networks" / f"{key(config, code)}.safetensors"
 
     def read(path):
         if not path.exists():
@@ -173,7 +150,7 @@ def network(config: dict, compute: Callable[[], tuple[dict, dict]]) -> tuple[dic
     def write(value):
         state = {name: tensor.cpu().contiguous() for name, tensor in value[0].items()}
         meta = {"config": to_json(config), "facts": to_json(value[1]), "digest": _digest(state)}
-        return save(state, meta | {"code": code_hash(SOURCE_MODULES)})
+        return save(state, meta | {"code": code})
 
     return cached(path, read, compute, write)
 
@@ -199,15 +176,15 @@ def versions() -> dict[str, str]:
 
 
 def save_record(path: Path, record: dict) -> Path:
-    """Write the record of a study (verdicts, seeds, code, machine) beside the versions it ran with; return its path."""
-    text = json.dumps(record | {"versions": versions()}, indent=1, default=_plain, ensure_ascii=False)
+    """Write the record of a study (verdicts, seeds, code, versions, machine); return its path."""
+    text = json.dumps(record, indent=1, default=_plain, ensure_ascii=False)
     write_atomically(path, f"{text}\n".encode())
     return path
 
 
 def load_record(path: Path) -> dict:
     """Read a record."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def save_frame(frame: "pd.DataFrame", path: Path) -> None:

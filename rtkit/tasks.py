@@ -1,12 +1,11 @@
 """Tasks by name: what a world's source networks learn, and the targets, drawn or cut from a data set of real images."""
 
-from rtkit import store
+from collections.abc import Sequence
+
 from rtkit.data import glyphs, named, pictures, targets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
 from rtkit.data.pictures import Pictures
 from rtkit.data.targets import Target
-
-_READERS = ("data/named", "data/folders", "data/pictures")  # their code decides what is made of a data set
 
 
 def source(world: World | Pictures, n: int, seed: int, split: str = "train") -> Images:
@@ -43,4 +42,16 @@ def fingerprints(world: World | Pictures, target: str = "source") -> dict[str, s
         found[world.name] = named.fingerprint(world.name, world.size)
     if target not in ("source", *targets.NAMES):
         found[target] = named.fingerprint(target, world.size if isinstance(world, Pictures) else glyphs.SIZE)
-    return {"images": found | {"code": store.code_hash(_READERS)}} if found else {}
+    return {"images": found} if found else {}
+
+
+def sizes(wanted: Sequence[int], name: str, world: World | Pictures, seed: int, parts: int = 1) -> tuple[int, ...]:
+    """Those numbers of training images that a target has; if none fits, all that it has.
+
+    Args:
+        parts: how many share the images; there must be enough for each to have one of every class.
+    """
+    if name in targets.NAMES:
+        return tuple(wanted)
+    task = target(name, world, seed)  # seconds for large images: once for both questions
+    return tuple(n for n in wanted if parts * len(task.classes) <= n <= len(task.pool)) or (len(task.pool),)

@@ -19,6 +19,7 @@ from rtkit import store
 from rtkit.data import folders, npz
 from rtkit.data.glyphs import Images
 from rtkit.data.targets import NAMES
+from rtkit.definitions import code
 
 # name: (torchvision class, number of classes)
 TORCHVISION = {
@@ -38,7 +39,6 @@ TORCHVISION = {
 DOWNLOADS = "torchvision"  # what torchvision downloaded
 # What lies beside the data sets and is none: downloads, networks, stimuli, a test set alone.
 RESERVED = (DOWNLOADS, "checkpoints", "cue_conflict", "cifar10_1")
-MODULES = ("data/named", "data/folders", "data/npz")  # their code decides what a decoded folder holds
 _CHUNK = 1000  # images resized at a time
 
 
@@ -125,7 +125,7 @@ def _stamp(path: Path, size: int) -> str:
     if path.is_dir():
         files = [file for part in folders.scan(path)[1].values() for file, _ in part]
     facts = [[str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return store.key({"files": facts, "size": size}, MODULES)
+    return store.key({"files": facts, "size": size}, code(_read_folder))
 
 
 @lru_cache(maxsize=8)

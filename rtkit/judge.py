@@ -1,0 +1,133 @@
+"""The judge: from the frame of a study to verdicts on claims."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import pandas as pd
+
+from rtkit import PRESETS, frames
+from rtkit.claims import Claim, Effect, Part, Verdict, get, unjudged
+from rtkit.frames import CONFIDENCE, Control, Interval, Missing, OutOfRange
+
+MINIMUM_REPLICATES = 3
+
+
+def decide(parts: Sequence[Part]) -> str:
+    """Judge a conjunction: supported if every part lies above its margin, contradicted if one lies below it."""
+    if all(part.low > part.margin for part in parts):
+        return "supported"
+    if any(part.high < part.margin for part in parts):
+        return "contradicted"
+    return "inconclusive"
+
+
+def parts(effect: Effect, replicates: Sequence[pd.DataFrame], margin: float) -> list[Part]:
+    """The parts of an effect over the frames of the replicates; `margin` is for those that name none of their own."""
+    found = [effect(part) for part in replicates]
+    found = [value if isinstance(value, Mapping) else {"": value} for value in found]
+    pairs = [{name: v if isinstance(v, tuple) else (v, margin) for name, v in value.items()} for value in found]
+    shown = {name: (frames.interval([pair[name][0] for pair in pairs]), pairs[0][name][1]) for name in pairs[0]}
+    return [Part(name, at.effect, at.low, at.high, limit) for name, (at, limit) in shown.items()]
+
+
+def judge(
+    claim: Claim,
+    effect: Effect,
+    frame: pd.DataFrame,
+    *,
+    preset: str,
+    scope: str,
+    arms: Callable[[pd.DataFrame], Sequence[float]] | None = None,
+    failed_controls: Sequence[str] = (),
+    collapsed: Sequence[int] = (),
+) -> Verdict:
+    """Judge one claim on a study's frame.
+
+    Args:
+        effect: see `Effect`, in the claim's unit. `Missing` means that the frame lacks what it needs, `OutOfRange` that
+            it cannot be compared; any other error is raised.
+        arms: frame of one replicate -> the accuracies that the effect compares, in percent. Where all of them,
+            averaged over replicates, lie beyond 95 or below 5 there is nothing to compare: not judged (saturated).
+        failed_controls: names of the study's controls that do not hold; any of them stops the judgement.
+        collapsed: replicates whose training collapsed; they count, and cap the verdict at inconclusive.
+    """
+    replicates = [part for _, part in frame.groupby("seed", sort=True)]
+
+    def verdict(word: str, reason: str, found: Sequence[Part] = (), shown: Part | None = None) -> Verdict:
+        numbers = (None, None, None, 0)
+        if shown:
+            numbers = (shown.effect, shown.low, shown.high, len(replicates))
+        facts = (claim.id, claim.paper, preset, scope, word, reason, *numbers, claim.unit, claim.paper_effect)
+        return Verdict(*facts, tuple(found))
+
+    try:
+        found = parts(effect, replicates, claim.margin)
+    except Missing:
+        return verdict("not_judged", "not_run")
+    except OutOfRange as error:
+        return verdict("not_judged", f"out_of_range: {error}")
+    if len(replicates) < MINIMUM_REPLICATES:
+        return verdict("not_judged", f"not_run: {len(replicates)} of at least {MINIMUM_REPLICATES} replicates")
+    if not all(math.isfinite(part.effect) for part in found):
+        return verdict("not_judged", "undefined: a replicate has no such number")
+    word = decide(found)
+    end = "high" if word == "contradicted" else "low"
+    shown = min(found, key=lambda part: getattr(part, end) - part.margin)
+    note = f"weakest part: {shown.name}" if shown.name else ""
+    if failed_controls:
+        return verdict("not_judged", f"invalid_control: {', '.join(failed_controls)}", found, shown)
+    if arms is not None:
+        means = [math.fsum(column) / len(replicates) for column in zip(*map(arms, replicates), strict=True)]
+        if min(means) > 95 or max(means) < 5:
+            return verdict("not_judged", "saturated", found, shown)
+    if collapsed and word != "inconclusive":
+        return verdict("inconclusive", f"collapsed: seed {', '.join(map(str, collapsed))}", found, shown)
+    return verdict(word, note, found, shown)
+
+
+class Judge:
+    """The judgement of one study's frame, built up cell by cell: first its checks, then claim after claim.
+
+    Args:
+        frame: as `experiment.run` or `records.frame` give it, which says its study and preset in `frame.attrs`.
+        main: the rows that are judged, `frame` itself by default.
+        collapsed: replicates whose training collapsed; by default what `frames.collapsed` finds among them.
+    """
+
+    def __init__(self, frame: pd.DataFrame, main: pd.DataFrame | None = None, collapsed: Sequence[int] | None = None):
+        self.frame, self.main = frame, frame if main is None else main
+        self.study, self.preset = frame.attrs["study"], frame.attrs["preset"]
+        self.collapsed = frames.collapsed(self.main) if collapsed is None else list(collapsed)
+        self.controls: list[Control] = []
+        self.effects: dict[str, Effect] = {}
+        self.verdicts: dict[str, Verdict] = {}
+
+    def check(self, name: str, must: str, value: Callable, frame=None, confidence: float = CONFIDENCE) -> None:
+        """Add a control (`frames.control`) over the judged rows or another frame; none where it was not run."""
+        frame = self.main if frame is None else frame
+        if frame.seed.nunique() < 2:
+            return  # the interval of a single replicate says nothing
+        with suppress(Missing):
+            self.controls.append(frames.control(name, must, frame, value, confidence))
+
+    def __call__(self, name: str, effect: Effect, arms: Callable | None = None) -> Verdict:
+        """Judge a claim by its effect, and remember the verdict; a regime other than the default one follows an @."""
+        scope, self.effects[name] = PRESETS[self.preset], effect
+        if scope is None:
+            self.verdicts[name] = unjudged(get(name), self.preset, "none", "smoke")
+        else:
+            failed = [found.name for found in self.controls if not found.holds]
+            options = {"preset": self.preset, "scope": scope, "collapsed": self.collapsed, "failed_controls": failed}
+            self.verdicts[name] = judge(get(name), effect, self.main, arms=arms, **options)
+        return self.verdicts[name]
+
+    def interval(self, name: str, part: str = "") -> Interval:
+        """The effect of a claim, or of a named part, over the replicates, whatever its verdict. Raises `Missing`."""
+
+        def value(frame: pd.DataFrame) -> float:
+            found = self.effects[name](frame)
+            found = found[part] if part else found
+            return found[0] if isinstance(found, tuple) else found
+
+        return frames.over_seeds(self.main, value)

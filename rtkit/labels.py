@@ -1,0 +1,102 @@
+"""What figures and sentences call things, and the colour and marker that each has everywhere."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+SHAPES = ("digits", "lower", "greek")  # targets on which shape alone decides
+TEXTURED = "digits_textured"  # the target with a fine cue of its own
+PHOTOS = ("mnist", "fashion_mnist", "cifar10", "kmnist", "svhn")  # data sets that judge sources of real images
+
+TARGETS = {
+    "digits": "digits (real)",
+    "digits_low": "digits at 12 px",
+    "digits_textured": "digits with textures",
+    "digits_textured_low": "… reduced to 12 px",
+    "digits_cued": "digits with textures",
+    "lower": "lower-case letters",
+    "greek": "Greek letters",
+    "lower_textured": "lower case with textures",
+    "greek_textured": "Greek with textures",
+    "textures": "textures only",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "kmnist": "KMNIST",
+    "svhn": "SVHN",
+}
+METHODS = {
+    "fixed_feature": "fixed features",
+    "probe": "convex probe",
+    "head": "head",
+    "last_block": "last block",
+    "last_stage": "last stage",
+    "last_two_stages": "last two stages",
+    "full_network": "full network",
+    "scratch": "from scratch",
+    "fine_tuning": "fine-tuning",
+    "l2_sp": "L2-SP",
+    "delta": "DELTA",
+    "delta_r": "DELTA-R",
+    "nfd_dropout": "DELTA-R + dropout",
+    "nfd_averaging": "DELTA-R + averaging",
+    "nfd": "NFD",
+    "lwf": "LwF",
+    "pgd_at": "PGD-AT",
+    "pgd_at+vfd": "PGD-AT + VFD",
+    "trades": "TRADES",
+    "trades+vfd": "TRADES + VFD",
+    "mart": "MART",
+    "rat": "RAT",
+    "arks": "ARKS",
+}
+METRICS = {
+    "clean_accuracy": "clean accuracy",
+    "robust_accuracy": "robust accuracy",
+    "shape_bias": "shape bias",
+    "attack_success_rate": "attack success",
+}
+_NAMES = TARGETS | METHODS | METRICS
+
+# Okabe and Ito's colours, told apart by readers with any common kind of colour blindness; markers say it once more.
+WHEEL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+MARKS = ("o", "D", "s", "v", "^", "P", "X", "*")
+COLOURS = {"standard": "#0072B2", "noise": "#009E73", "robust": "#D55E00", "randomised": "#E69F00"}
+COLOURS |= {"untrained": "#7F7F7F", "scratch": "#CC79A7", "from scratch": "#CC79A7"}
+MARKERS = {"standard": "o", "noise": "s", "robust": "D", "randomised": "^", "untrained": "X"}
+MARKERS |= {"scratch": "v", "from scratch": "v"}
+
+
+def name(value) -> str:
+    """What a reader sees for a value of a frame: "digits (real)" for "digits"; a reader's own data set as it is."""
+    return _NAMES.get(value, str(value))
+
+
+def eps(value: float) -> str:
+    """A radius in grey levels, such as "4/255"."""
+    return f"{255 * value:g}/255"
+
+
+def named(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The frame with readable values in some columns, as ordered categories: in the order of these tables."""
+    for column in columns:
+        order = in_order(frame[column].unique())
+        labels = [name(value) for value in order]
+        frame = frame.assign(**{column: pd.Categorical(frame[column].map(name), list(dict.fromkeys(labels)))})
+    return frame
+
+
+def in_order(values: Iterable) -> list:
+    """Values without repetition, in the order in which figures show them; those without a place last, as they come."""
+    there = list(dict.fromkeys(values))
+    known = [value for value in (*COLOURS, *_NAMES) if value in there]
+    return list(dict.fromkeys([*known, *there]))
+
+
+def looks(values: Iterable) -> tuple[dict, dict]:
+    """A colour and a marker for each value: the fixed ones of source networks, else the next that is free."""
+    colours, markers = {}, {}
+    for k, value in enumerate(values):
+        colours[value] = COLOURS.get(value, WHEEL[k % len(WHEEL)])
+        markers[value] = MARKERS.get(value, MARKS[k % len(MARKS)])
+    return colours, markers

@@ -1,0 +1,62 @@
+"""Notebooks as data: where they are, what their cells are for, and executing those that a study needs without Jupyter.
+
+Cells are tagged: `parameters`, `plumbing` (imports), `grid` (what is compared), `run` (the cells are computed),
+`effect` (what is read off the frame and judged), `interactive`. Figures, sentences and cards have no tag.
+"""
+
+import ast
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+from rtkit import definitions, store
+
+NOTEBOOKS = store.ROOT / "notebooks"
+GRID = ("parameters", "plumbing", "grid")
+STUDY = (*GRID, "run", "effect")
+
+
+def paths() -> list[Path]:
+    """The notebooks of the kit, in the order in which they are read."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def path(number: str) -> Path:
+    """The notebook of a number, such as "01"."""
+    return next(path for path in paths() if path.name.startswith(f"{number}_"))
+
+
+@cache
+def cells(where: Path) -> tuple[tuple[str, frozenset[str], str], ...]:
+    """The cells of a notebook: (type, tags, source)."""
+    found = json.loads(where.read_text(encoding="utf-8"))["cells"]
+    return tuple(
+        (cell["cell_type"], frozenset(cell["metadata"].get("tags", ())), "".join(cell["source"])) for cell in found
+    )
+
+
+def title(where: Path) -> str:
+    """The heading of a notebook."""
+    return re.search(r"^# (.+)$", cells(where)[0][2], re.MULTILINE)[1]
+
+
+def execute(where: Path, values: dict | None = None, tags: tuple[str, ...] = STUDY) -> dict:
+    """Execute those code cells of a notebook that have one of the tags, without a kernel; return what they define.
+
+    Args:
+        values: of parameters, in place of those that stand there.
+    """
+    space = {"__name__": "notebook"}
+    for number, (kind, marks, source) in enumerate(cells(where)):
+        if kind == "code" and marks & set(tags):
+            exec(compile(source, f"{where.name}, cell {number}", "exec"), space)
+            space |= (values or {}) if "parameters" in marks else {}
+    return space
+
+
+def reading(number: str) -> str:
+    """A hash of what a notebook compares and reads off it: the syntax of its cells `grid`, `run` and `effect`."""
+    marked = {"grid", "run", "effect"}
+    trees = [ast.parse(source) for kind, marks, source in cells(path(number)) if kind == "code" and marks & marked]
+    return definitions.digest(*trees)

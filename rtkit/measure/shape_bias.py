@@ -1,0 +1,46 @@
+"""The cells of notebook 02 in the glyph world: what source networks decide by, and how copies of targets serve them."""
+
+import math
+from collections.abc import Iterator
+
+from rtkit import evaluation, robustness, shape_bias
+from rtkit.data.glyphs import World
+from rtkit.measure import transfer
+from rtkit.measure.transfer import ATTACK, Cell
+
+RANDOMISED = 1 / 20  # as often as by chance the texture is the label's own: it tells nothing
+AMPLITUDES = (2 / 255, 4 / 255, 8 / 255, 14 / 255, 20 / 255)  # of the test images' texture
+
+
+def _looking(cell: Cell) -> Iterator[dict]:
+    """What a source network does with images of its own classes when one cue is changed."""
+    net, facts = cell.source.load()
+    world, n = World(), cell.n_test
+    for change in shape_bias.CHANGES:
+        images = shape_bias.letters(world, n, cell.seed, change).images
+        yield cell.row("clean_accuracy", evaluation.accuracy(net, images), n, change=change)
+    for amplitude in AMPLITUDES:
+        drawn = shape_bias.letters(world, n, cell.seed, "texture swapped", amplitude)
+        bias = shape_bias.shape_bias(evaluation.predictions(net, drawn.images), drawn.images.y, drawn.textures)
+        if not math.isnan(bias):
+            yield cell.row("shape_bias", bias, n, test_amplitude=amplitude)
+    attacked = robustness.robustness(net, cell.source.images("test", 256), ATTACK, steps=10, seed=cell.seed)
+    yield cell.row("robust_accuracy", attacked.robust, attacked.n_test)
+    yield cell.row("self_check_warnings", len(attacked.warnings), attacked.n_test)
+    yield cell.row("collapsed", float(facts["collapsed"]), 64)
+
+
+def rows(cell: Cell) -> Iterator[dict]:
+    """Compute the rows of one cell: `transfer.rows`'s columns, and `change` (of the source images), `test_amplitude`.
+
+    The column `source` tells standard, texture-randomised and robust networks apart. The target "digits:swapped" is the
+    copy "swapped" of the digits (`shape_bias.target_copy`).
+    """
+    if cell.protocol == "none":
+        found = _looking(cell)
+    else:
+        name, copy = cell.target.split(":")
+        found = transfer.trained_rows(cell, shape_bias.target_copy(name, copy, World(), cell.seed))
+    changed = {"source": "randomised"} if cell.source.world.texture_reliability == RANDOMISED else {}
+    for row in found:
+        yield {"change": "", "test_amplitude": math.nan} | row | changed

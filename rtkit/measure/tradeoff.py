@@ -1,0 +1,109 @@
+"""The cells of notebook 06: what one trained student scores, clean and under attack."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from rtkit import compute, evaluation, models, robustness, store
+from rtkit.data.glyphs import Images
+from rtkit.definitions import code
+from rtkit.measure import students
+from rtkit.measure.students import Student
+from rtkit.models import Network
+from rtkit.threat import ThreatModel
+
+THREAT = ThreatModel("linf", 4 / 255)  # under which every network is judged
+
+
+def accuracy(net: Network, images: Images) -> float:
+    """Accuracy under ten steps of PGD on the margin: enough to compare checkpoints, too little to judge."""
+    tried = robustness.battery(len(images.classes), steps=10)["PGD on the margin"]
+    generator = torch.Generator(device=compute.device()).manual_seed(0)
+    kept = [robustness.worst_case(net, x, y, THREAT, [tried], generator)[-1] for x, y in evaluation.batches(images)]
+    return float(torch.cat(kept).float().mean())
+
+
+def _train(student: Student) -> tuple[dict, dict]:
+    """The student's weights at its last checkpoint and at the one best on validation images, and what happened."""
+    first, second = (phase.steps for phase in student.method.phases)
+    marks = sorted({max(1, 3 * first // 4), first, first + second})
+    best = (-1.0, {})
+
+    def watch(net: Network, task) -> float:
+        nonlocal best
+        score = accuracy(net, task.validation[: student.n_train // 20])
+        if score >= best[0]:
+            best = score, {name: value.clone() for name, value in net.state_dict().items()}
+        return score
+
+    done = students.trained(student, watch, tuple(marks))
+    seen, history = done.history.measured, done.history
+    facts = {"seconds": done.seconds, "gradients": history.gradients, "collapsed": history.collapsed}
+    facts |= {"moved": abs(seen[first + second] - seen[first])}
+    states = {"last": done.net.state_dict(), "best": best[1]}
+    return {f"{which}:{name}": value for which, state in states.items() for name, value in state.items()}, facts
+
+
+def network(student: Student, checkpoint: str = "last") -> tuple[Network, dict]:
+    """A trained student, "last" or "best", from the cache or trained now, and the facts of its training."""
+    state, facts = store.network(student.config, code(_train), lambda: _train(student))
+    net = models.create(len(student.task().classes), student.source.architecture, 0)
+    net.load_state_dict({name: value for key, value in state.items()
+                         for which, _, name in [key.partition(":")] if which == checkpoint})  # fmt: skip
+    return net.to(compute.device()).eval(), facts
+
+
+def _attacks(classes: int, surrogate: Network) -> list[robustness.Attack]:
+    """White-box attacks first: PGD on two losses, Auto-PGD on the cross-entropy and towards the two nearest classes."""
+    found = robustness.battery(classes, steps=20, strong=True, apgd_steps=25, surrogates=[surrogate])
+    transferred = found.pop("transferred from network 1")
+    return [*list(found.values())[:5], transferred]
+
+
+def _attacked(student: Student, net: Network, test: Images) -> Iterator[tuple[str, float]]:
+    """Worst case over all attacks, and what only the transferred attack and only Auto-PGD break: shares of all."""
+    standard = replace(student.source, kind="standard", source_eps=0.0).load()[0]
+    generator = torch.Generator(device=compute.device()).manual_seed(student.seed)
+    tried = _attacks(len(test.classes), standard)
+    kept = [robustness.worst_case(net, x, y, THREAT, tried, generator) for x, y in evaluation.batches(test)]
+    after = torch.cat(kept, 1).float().mean(1).tolist()  # (1 + attacks,)
+    yield "robust_accuracy", after[-1]
+    yield "only_transferred", after[-2] - after[-1]
+    yield "only_auto_pgd", after[2] - after[5]
+
+
+def _measure(student: Student) -> Iterator[dict]:
+    net, facts = network(student)
+    task = student.task()
+    n = max(1, student.n_train * 6 // 100)
+    cost = {"seconds": facts["seconds"], "gradients": facts["gradients"]}
+    for metric, images in (("clean_accuracy", task.test), ("validation_accuracy", task.validation)):
+        yield student.row(metric, evaluation.accuracy(net, images), len(images), **cost)
+    for metric in ("moved", "collapsed"):
+        yield student.row(metric, float(facts[metric]), student.n_train // 20)
+    last = dict(_attacked(student, net, task.test[:n]))
+    for metric in ("robust_accuracy", "only_transferred", "only_auto_pgd"):
+        yield student.row(metric, last[metric], n)
+    checked = robustness.robustness(net, task.test[: n // 3], THREAT, steps=5, seed=student.seed)
+    yield student.row("self_check_warnings", len(checked.warnings), n // 3)
+    yield student.row("generalisation_gap", accuracy(net, task.pool[:n]) - accuracy(net, task.test[:n]), n)
+    best = network(student, "best")[0]
+    same = all(torch.equal(value, best.state_dict()[name]) for name, value in net.state_dict().items())
+    found = last if same else dict(_attacked(student, best, task.test[:n]))
+    yield student.row("clean_accuracy", evaluation.accuracy(best, task.test), len(task.test), checkpoint="best")
+    yield student.row("robust_accuracy", found["robust_accuracy"], n, checkpoint="best")
+
+
+def rows(student: Student) -> Iterator[dict]:
+    """Compute the rows of one student: `students.Student.row`'s columns, and `checkpoint` ("last", or "best")."""
+    for row in _measure(student):
+        yield {"checkpoint": "last"} | row
+
+
+def validation(student: Student) -> Iterator[dict]:
+    """Clean and robust accuracy of a student on validation images: what learning rates and weights are chosen by."""
+    done = students.trained(student)
+    images = done.task.validation
+    yield student.row("clean", evaluation.accuracy(done.net, images), len(images))
+    yield student.row("robust", accuracy(done.net, images), len(images))

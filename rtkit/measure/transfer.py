@@ -1,0 +1,137 @@
+"""The cell of a transfer study: one source network, carried to one target by one protocol, and what it then scores."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from rtkit import compute, evaluation, methods, models, probe, robustness, tasks
+from rtkit.data import glyphs
+from rtkit.data.glyphs import World
+from rtkit.data.targets import Target
+from rtkit.sources import Source
+from rtkit.threat import ThreatModel
+from rtkit.training import train
+
+ATTACK = ThreatModel("linf", 4 / 255)  # under which source networks of the glyph world are compared
+# Peak learning rates by protocol, one for either source; notebook 01 has the search (`rtkit study 01 --tune`).
+RATES = {"fixed_feature": 0.3, "last_block": 0.3, "last_stage": 0.1, "last_two_stages": 0.1}
+RATES |= {"full_network": 0.1, "scratch": 0.1}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Args:
+        seed: the replicate whose target images, split and attack noise are used.
+        target: see `tasks.target`; or "source" to score the source network on its own task.
+        protocol: "none" with "source"; otherwise "probe" or one of `methods.transfer`.
+        n_train: sizes of the target subset, one or (for the cheap probe) several.
+        steps, batch_size, lr: budget of a trained protocol.
+        measure_at: steps after which test accuracy is measured on the way.
+        n_test: source test images, with "source".
+    """
+
+    study: str
+    source: Source
+    seed: int
+    target: str
+    protocol: str
+    n_train: tuple[int, ...] = ()
+    steps: int = 0
+    batch_size: int = 0
+    lr: float = 0.0
+    measure_at: tuple[int, ...] = ()
+    n_test: int = 0
+
+    def row(self, metric: str, value: float, n_test: int, **more) -> dict:
+        """One observation, with every column that a frame has."""
+        source, world = self.source, self.source.world
+        row = {"study": self.study, "method": self.protocol, "source": source.kind, "source_eps": source.source_eps}
+        row |= {"target": self.target, "n_train": 0, "seed": self.seed, "metric": metric, "value": value}
+        row |= {"n_test": n_test, "seconds": 0.0, "gradients": 0, "step": 0, "source_seed": source.seed}
+        drawn = isinstance(world, World)
+        row |= {"texture_amplitude": world.texture_amplitude if drawn else math.nan}
+        row |= {"shape_reliability": world.shape_reliability if drawn else math.nan}
+        return row | more
+
+    @property
+    def config(self) -> dict:
+        """All that decides its rows beside the code."""
+        return {"cell": self, "compute": compute.kind()} | tasks.fingerprints(self.source.world, self.target)
+
+
+def _source_rows(cell: Cell) -> Iterator[dict]:
+    """How good the source network is on its own task: clean, under attack, and by which cue it decides."""
+    net, facts = cell.source.load()
+    images = cell.source.images("test", cell.n_test)
+    cost = {"seconds": facts["seconds"], "gradients": facts["gradients"]}
+    yield cell.row("clean_accuracy", evaluation.accuracy(net, images), len(images), **cost)
+    world = cell.source.world
+    threat = ATTACK if isinstance(world, World) else ThreatModel("linf", world.eps)
+    attacked = robustness.robustness(net, images[:256], threat, steps=10, seed=cell.seed)
+    yield cell.row("robust_accuracy", attacked.robust, attacked.n_test)
+    yield cell.row("self_check_warnings", len(attacked.warnings), attacked.n_test)
+    yield cell.row("collapsed", float(facts["collapsed"]), 64)
+    if not isinstance(world, World):
+        return
+    x, shape, texture = glyphs.cue_conflict(world, cell.n_test // 2, cell.seed)
+    decided = evaluation.predictions(net, glyphs.Images(x, shape, images.classes))
+    by_shape, by_texture = int((decided == shape).sum()), int((decided == texture).sum())
+    if by_shape + by_texture:
+        yield cell.row("shape_bias", by_shape / (by_shape + by_texture), by_shape + by_texture)
+
+
+def _probe_rows(cell: Cell, task: Target) -> Iterator[dict]:
+    net, facts = cell.source.load()
+    mean, std = torch.tensor(facts["mean"]), torch.tensor(facts["std"])
+    pool, validation, test = (
+        probe.standardise(evaluation.features(net, images), mean, std)
+        for images in (task.pool, task.validation, task.test)
+    )
+    for n in cell.n_train:
+        index = task.subset_index(n, cell.seed)
+        with compute.stopwatch() as seconds:
+            weights = probe.probe(pool[index], task.pool.y[index], len(task.classes), cell.seed)
+        spent = seconds()
+        for metric, x, y in (
+            ("validation_accuracy", validation, task.validation.y),
+            ("clean_accuracy", test, task.test.y),
+        ):
+            share = float(((x @ weights).argmax(1) == y).double().mean())
+            yield cell.row(metric, share, len(y), n_train=n, seconds=spent)
+
+
+def trained_rows(cell: Cell, task: Target) -> Iterator[dict]:
+    """Carry the cell's source over to a task by training; how it does there, on the way and at the end."""
+    (n,), architecture = cell.n_train, cell.source.architecture
+    budget = {"steps": cell.steps, "lr": cell.lr, "batch_size": cell.batch_size}
+    method = methods.transfer(cell.protocol, blocks=models.blocks(architecture), **budget)
+    if method.init == "source":
+        net = models.with_new_head(cell.source.load()[0], len(task.classes), cell.seed)
+    else:
+        net = models.create(len(task.classes), architecture, cell.seed)
+
+    def measure(net):
+        return evaluation.accuracy(net, task.test)
+
+    with compute.stopwatch() as seconds:
+        history = train(
+            net, task.subset(n, cell.seed), method.phases, cell.seed, measure=measure, measure_at=cell.measure_at
+        )
+    cost = {"n_train": n, "seconds": seconds(), "gradients": history.gradients, "step": cell.steps}
+    for step, value in history.measured.items():
+        yield cell.row("accuracy_at_step", value, len(task.test), n_train=n, step=step)
+    yield cell.row("clean_accuracy", measure(net), len(task.test), **cost)
+    yield cell.row("validation_accuracy", evaluation.accuracy(net, task.validation), len(task.validation), **cost)
+
+
+def rows(cell: Cell) -> Iterator[dict]:
+    """Compute the rows of one cell."""
+    if cell.target == "source":
+        yield from _source_rows(cell)
+        return
+    task = tasks.target(cell.target, cell.source.world, cell.seed)
+    yield from (_probe_rows if cell.protocol == "probe" else trained_rows)(cell, task)

@@ -1,0 +1,252 @@
+"""Figures: seaborn with the judge's own intervals and the kit's labels. Nothing here computes or imports torch."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython import get_ipython
+from IPython.core.pylabtools import print_figure
+from IPython.display import Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rtkit import claims, labels, say
+from rtkit.claims import Verdict
+from rtkit.frames import interval, t95
+from rtkit.labels import COLOURS
+
+GREY = "#7F7F7F"
+VERDICTS = {  # colour and marker
+    "supported": ("#009E73", "o"),
+    "contradicted": ("#D55E00", "X"),
+    "inconclusive": ("#E69F00", "s"),
+    "not_judged": (GREY, "d"),
+}
+
+
+def style() -> None:
+    """Set the look of all figures: white ground, readable sizes, and in a notebook an alternative text."""
+    shell = get_ipython()
+    if hasattr(shell, "kernel"):
+        shell.enable_matplotlib("inline")  # first, because it registers a formatter of its own
+        formatter = shell.display_formatter.formatters["image/png"]
+        formatter.for_type(Figure, lambda figure: (print_figure(figure, base64=True), {"alt": describe(figure)}))
+    sns.set_theme(style="whitegrid", context="notebook", rc={"figure.dpi": 100, "axes.titlesize": 12})
+
+
+def describe(figure: Figure) -> str:
+    """Say what a figure shows, for those who cannot see it: its finding (`tell`), then panels, axes and series."""
+    panels = []
+    for ax in figure.axes:
+        words = [ax.get_title()]
+        if ax.get_xlabel() and ax.get_ylabel():
+            words.append(f"{ax.get_ylabel()} against {ax.get_xlabel()}")
+        elif ax.get_xlabel() or ax.get_ylabel():
+            words.append(ax.get_xlabel() or ax.get_ylabel())
+        rows = [label.get_text() for label in ax.get_yticklabels()] if ax.images else []
+        names = [text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else rows
+        if any(names):
+            words.append(("images of " if rows else "series ") + ", ".join(filter(None, names)))
+        panels.append(": ".join(filter(None, words)))
+    finding = getattr(figure, "finding", "").replace("*", "")
+    return " ".join(filter(None, ["Figure.", finding, "; ".join(filter(None, panels)) + "."]))
+
+
+def tell(sentence: str | Callable[[], str]) -> None:
+    """Show the figure at hand, then the sentence about it, which becomes its alternative text as well.
+
+    Args:
+        sentence: Markdown, or a function that makes it; one that finds nothing (`frames.Missing`) says so instead.
+    """
+    text, figure = say.text(sentence), plt.gcf()
+    figure.finding = text
+    display(figure, Markdown(text))
+    plt.close(figure)
+
+
+def axes(ax: Axes | None, size: tuple[float, float] = (5.5, 4)) -> Axes:
+    """The given axes, or those of a new figure of that size in inches."""
+    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+
+
+def _labelled(shown: pd.DataFrame, *columns: str | None) -> pd.DataFrame:
+    return labels.named(shown, *(name for name in dict.fromkeys(columns) if name and shown[name].dtype != float))
+
+
+def lines(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, ticks=True, log=False, **labelled):
+    """Means over replicates with the judge's 95 % intervals, as lines: `seaborn.relplot`, a panel for each `col`.
+
+    Args:
+        shown: one row per replicate and point (`frames.per_replicate`).
+        ticks: mark the values of x that there are; log: a logarithmic x axis.
+        labelled: `xlabel`, `ylabel`, `ylim`, `title` (of the legend), and seaborn's own options.
+
+    Returns:
+        The `seaborn.FacetGrid`.
+    """
+    shown, options = _labelled(shown, hue, col), {"height": 3.8, "aspect": 1.15} | labelled
+    words = {key: options.pop(key) for key in ("xlabel", "ylabel", "ylim", "title") if key in options}
+    colours, markers = labels.looks(shown[hue].cat.categories if hasattr(shown[hue], "cat") else shown[hue].unique())
+    series = {"hue": hue, "style": hue, "palette": colours, "markers": markers, "dashes": False, "col": col}
+    bars = {"errorbar": t95, "err_style": "bars", "err_kws": {"capsize": 3}}
+    grid = sns.relplot(shown, kind="line", x=x, y=y, **series, **bars, **options)
+    for ax in grid.axes.flat:
+        if log:
+            ax.set_xscale("log")
+        if ticks:
+            found = sorted(shown[x].unique())
+            ax.set_xticks(found, [f"{value:g}" for value in found])
+            ax.minorticks_off()
+    return _finish(grid, col, **{"title": None, "xlabel": x} | words)
+
+
+def points(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, zero=False, **labelled):
+    """Means over replicates with the judge's 95 % intervals, as points side by side: `seaborn.catplot`.
+
+    Args and value as `lines`; `x` may be any column, also of words, and `zero` draws a line at y = 0.
+    """
+    shown, options = _labelled(shown, hue, col, x), {"height": 3.8, "aspect": 1.3, "dodge": 0.35} | labelled
+    words = {key: options.pop(key) for key in ("xlabel", "ylabel", "ylim", "title") if key in options}
+    if hue:
+        kinds = list(shown[hue].cat.categories)
+        colours, markers = labels.looks(kinds)
+        options |= {"palette": colours, "markers": [markers[kind] for kind in kinds]}
+    else:
+        options |= {"dodge": False, "color": labels.WHEEL[0]}
+    bars = {"errorbar": t95, "linestyle": "none", "capsize": 0.05, "err_kws": {"linewidth": 2}}
+    grid = sns.catplot(shown, kind="point", x=x, y=y, hue=hue, col=col, **bars, **options)
+    if zero:
+        for ax in grid.axes.flat:
+            ax.axhline(0, color=GREY, lw=1)
+    return _finish(grid, col, **{"title": None, "xlabel": ""} | words)
+
+
+def _finish(grid, col, *, title, xlabel, ylabel="test accuracy (%)", ylim=None):
+    grid.set_axis_labels(xlabel, ylabel)
+    if col:
+        grid.set_titles("{col_name}")
+    if ylim:
+        grid.set(ylim=ylim)
+    if grid.legend is not None:
+        grid.legend.set_title(title or "")
+    return grid
+
+
+def ladder(shown: pd.DataFrame, x: str, *, y: str = "percent", ax: Axes | None = None, **words) -> Axes:
+    """A grey line for each replicate over the steps of `x`, and their means with intervals: what is judged is paired.
+
+    Args:
+        shown: one row per replicate and step; words: for `Axes.set`.
+    """
+    shown, ax = _labelled(shown, x), axes(ax, (7, 4.2))
+    sns.lineplot(shown, x=x, y=y, units="seed", estimator=None, color="#BBBBBB", lw=1.2, ax=ax, legend=False)
+    look = {"color": COLOURS["robust"], "marker": "D", "linestyle": "none", "capsize": 0.06, "zorder": 3}
+    sns.pointplot(shown, x=x, y=y, errorbar=t95, ax=ax, err_kws={"linewidth": 2}, **look)
+    ax.set(**{"xlabel": "", "ylabel": "%"} | words)
+    return ax
+
+
+def plane(table: pd.DataFrame, x: str, y: str, by: str, *, ax: Axes | None = None, note=None, **words) -> Axes:
+    """Means over replicates in a plane, with intervals in both directions.
+
+    Args:
+        table: one row per replicate and point; `by`: the column that tells points apart; `note`: write it beside them
+            (by default where there are more than eight); words: for `Axes.set`.
+    """
+    ax = axes(ax, (7, 5))
+    groups = labels.in_order(table[by].unique())
+    colours, markers = labels.looks(groups)
+    for group in groups:
+        part = table[table[by] == group]
+        mx, my = (interval(part[column].tolist()) for column in (x, y))
+        errors = [[[at.effect - at.low], [at.high - at.effect]] for at in (mx, my)]
+        errors = np.nan_to_num(np.array(errors), posinf=0)
+        look = {"color": colours[group], "marker": markers[group], "ms": 8, "capsize": 3, "lw": 1.2, "ls": "none"}
+        ax.errorbar(mx.effect, my.effect, xerr=errors[0], yerr=errors[1], label=labels.name(group), **look)
+        if note if note is not None else len(groups) > 8:
+            ax.annotate(labels.name(group), (mx.effect, my.effect), (6, 6), textcoords="offset points", fontsize=9)
+    ax.set(**words)
+    ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def images(x, titles: Sequence[str] = (), ax: Axes | None = None, columns: int = 10) -> Axes:
+    """A sheet of images, row by row, with a title to the left of each row.
+
+    Shape:
+        x (N, 3, H, W) uint8 or in [0, 1], N a multiple of `columns`.
+    """
+    x = np.asarray(x.cpu())
+    x = x / 255 if x.dtype == np.uint8 else x
+    rows, size = len(x) // columns, x.shape[-1]
+    sheet = x.reshape(rows, columns, 3, size, size).transpose(0, 3, 1, 4, 2)
+    ax = axes(ax, (1.0 * columns + 2, 1.0 * rows))
+    ax.imshow(sheet.reshape(rows * size, columns * size, 3), interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([(row + 0.5) * size for row in range(len(titles))], titles)
+    ax.tick_params(length=0)
+    ax.grid(False)
+    for edge in range(size, rows * size, size):
+        ax.axhline(edge - 0.5, color="white", lw=2)
+    return ax
+
+
+def magnified(delta):
+    """Show signed images, such as perturbations or gradients: zero is grey, each image's largest entry full contrast.
+
+    Shape:
+        (N, 3, H, W) -> the same, in [0, 1].
+    """
+    largest = delta.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return 0.5 + 0.5 * delta / largest
+
+
+def top_classes(chances, classes: Sequence[str], label: int, ax: Axes | None = None) -> Axes:
+    """The three most probable classes of one image; the bar of its label is the coloured one. Shape: chances (K,)."""
+    ax = axes(ax, (2.5, 2.5))
+    top = chances.cpu().topk(3)
+    colours = [COLOURS["robust"] if k == label else COLOURS["untrained"] for k in top.indices.tolist()]
+    ax.barh(range(3), 100 * top.values.numpy(), color=colours)
+    ax.set_yticks(range(3), [classes[k] for k in top.indices.tolist()])
+    ax.set(xlim=(0, 100), xlabel="probability (%)")
+    ax.invert_yaxis()
+    return ax
+
+
+def verdict_colour(text: str) -> str:
+    """The style of a table's cell that begins with a verdict: its colour, pale. For `DataFrame.style.map`."""
+    colour, _ = VERDICTS.get(text.partition(" ")[0], (None, None))
+    return f"background-color: {colour}40" if colour else "color: #666666"
+
+
+def verdicts(found: Mapping[str, Verdict], ax: Axes | None = None) -> Axes:
+    """A forest plot: each judged effect with its interval, by label, coloured by verdict. All of one unit."""
+    shown = [(label, verdict) for label, verdict in reversed(found.items()) if verdict.effect is not None]
+    ax = axes(ax, (8, 0.42 * max(len(shown), 2) + 1.2))
+    for row, (_, verdict) in enumerate(shown):
+        colour, marker = VERDICTS[verdict.verdict]
+        ax.plot([verdict.low, verdict.high], [row, row], color=colour, lw=3)
+        ax.plot(verdict.effect, row, marker, color=colour, ms=9)
+        ax.plot([verdict.margin] * 2, [row - 0.3, row + 0.3], color="black", lw=1.5)
+    ax.set_yticks(range(len(shown)), [f"{label}  {say.word(verdict)}" for label, verdict in shown])
+    ax.axvline(0, color=GREY, lw=0.8)
+    unit = shown[0][1].unit if shown else "points"
+    ax.set(xlabel=f"effect with 95 % interval ({unit}); black tick: the margin", ylim=(-0.6, len(shown) - 0.4))
+    return ax
+
+
+def forest(found: Iterable[Verdict]) -> Figure:
+    """All judged effects, a panel for each unit (`verdicts`)."""
+    units: dict[str, dict[str, Verdict]] = {}
+    order = list(claims.load())
+    for verdict in sorted(found, key=lambda one: order.index(one.claim.partition("@")[0])):
+        if verdict.effect is not None:
+            units.setdefault(verdict.unit, {})[verdict.claim] = verdict
+    heights = [len(part) + 2 for part in units.values()] or [1]
+    size = {"figsize": (8.5, 0.36 * sum(heights) + 0.8), "height_ratios": heights, "layout": "constrained"}
+    figure, panels = plt.subplots(len(heights), 1, squeeze=False, **size)
+    for ax, part in zip(panels[:, 0], units.values(), strict=False):
+        verdicts(part, ax)
+    return figure

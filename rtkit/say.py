@@ -1,0 +1,123 @@
+"""Sentences and verdict cards computed from a run, so that a notebook reads true whichever way its results fall."""
+
+import math
+from collections.abc import Callable, Iterable
+
+from IPython.display import Markdown
+
+from rtkit import claims, records
+from rtkit.claims import Verdict
+from rtkit.frames import Interval, Missing, OutOfRange
+from rtkit.judge import Judge
+
+NOT_RUN = "*Not run at this preset.*"
+_WORDS = {
+    "mechanism": {
+        "supported": "seen in this world",
+        "contradicted": "opposite seen in this world",
+        "inconclusive": "cannot tell",
+    }
+}
+
+
+def text(sentence: str | Callable[[], str]) -> str:
+    """A sentence, or what a function makes of the run; where that finds no rows, that it was not run."""
+    try:
+        return sentence() if callable(sentence) else sentence
+    except (Missing, OutOfRange):
+        return NOT_RUN
+
+
+def tell(sentence: str | Callable[[], str]) -> Markdown:
+    """`text` as a notebook shows it; under a figure `plots.tell`."""
+    return Markdown(text(sentence))
+
+
+def number(found: Interval, unit: str = "points", sign: bool = True) -> str:
+    """An effect with its interval, such as "+3.1 points [+1.0, +5.2]"; `sign=False` for a level, not a difference."""
+    form = "+.1f" if sign else ".1f"
+    if math.isinf(found.low):
+        return f"{found.effect:{form}} {unit} (one replicate)"
+    return f"{found.effect:{form}} {unit} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def which(found: Interval, above: str, below: str, between: str, margin: float = 0.0) -> str:
+    """One of three wordings: the interval lies above the margin, below it, or holds it."""
+    return above if found.low > margin else below if found.high < margin else between
+
+
+def compare(found: Interval, first: str = "the robust source", second: str = "the standard source") -> str:
+    """Who is ahead, or that there is no clear difference, with the numbers."""
+    word = which(found, "is **ahead** of", "is **behind**", "is **not clearly different** from") + f" {second}"
+    return f"{first} {word}: {number(found)}"
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Parts as a list in a sentence: "a, b and c"."""
+    *first, last = list(parts)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def lines(*parts: str) -> str:
+    """Parts as a Markdown list."""
+    return "\n".join(f"* {part}" for part in parts)
+
+
+def word(verdict: Verdict) -> str:
+    """A verdict as it is called in its scope: "seen in this world" for a built one, "supported" for real images."""
+    if verdict.verdict == "not_judged":
+        return f"not judged: {verdict.reason.replace('_', ' ')}"
+    return _WORDS.get(verdict.scope, {}).get(verdict.verdict, verdict.verdict)
+
+
+def checks(judge: Judge) -> Markdown:
+    """The study's checks, a line each: whether it passes, what must hold, and the numbers."""
+    shown = [
+        f"{'**shown**' if one.expected == 'shown' else '**pass**' if one.holds else '**FAIL**'}: {one.name}, "
+        f"{'' if one.expected == 'shown' else f'must be {one.expected}: '}{number(one.interval, '')}"
+        for one in judge.controls
+    ]
+    return Markdown(lines(*shown) if shown else "*A single replicate: nothing can be checked.*")
+
+
+def _effect(verdict: Verdict) -> str:
+    """The effect of a verdict with its interval; of a conjunction every part, with the margin that it must clear."""
+    if not verdict.parts or verdict.effect is None:
+        return word(verdict)
+    shown = []
+    for part in verdict.parts:
+        named = f"{part.name}: " if part.name else ""
+        found = Interval(part.effect, part.low, part.high, verdict.replicates)
+        shown.append(f"{named}**{number(found, verdict.unit)}**, must lie above {part.margin:g}")
+    return "; ".join(shown)
+
+
+def card(judge: Judge, name: str, beside: str = "") -> Markdown:
+    """The verdict card of a claim: statement, what was found here, on photographs and by the paper, and the word.
+
+    Args:
+        beside: one line more, such as what another world says.
+    """
+    verdict, claim = judge.verdicts[name], claims.get(name)
+    regime = name.partition("@")[2]
+    good = sum(one.holds for one in judge.controls)
+    rows = {"here": f"{_effect(verdict)}; {verdict.replicates} replicates, {good} of {len(judge.controls)} checks pass"}
+    if verdict.effect is None:
+        rows["here"] = word(verdict)
+    if judge.preset not in (records.REAL, "cifar", "imagenet"):
+        kept = records.load(claim.study, records.REAL, "kit")
+        other = kept.verdicts.get(name) if kept else None
+        if other and other.effect is not None:
+            rows["photographs"] = f"{_effect(other)} ({word(other)})"
+    if beside:
+        rows["beside"] = beside
+    rows["the paper"] = f"{claim.paper_effect} ({claim.paper})"
+    table = "\n".join(f"> | {label} | {value} |" for label, value in rows.items())
+    place = f'<a id="{claims.anchor(name)}"></a>'
+    head = f"> {place}**{name}** {claim.statement}{f' *Here: {regime}.*' if regime else ''}"
+    return Markdown(f"{head} **{word(verdict).upper()}**\n>\n> | | |\n> |---|---|\n{table}")
+
+
+def answer(said, found: str | Callable[[], str]) -> Markdown:
+    """What the reader guessed beside what came out."""
+    return Markdown(f"*You said: {said}.* It is **{text(found)}**.")
