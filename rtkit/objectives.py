@@ -25,6 +25,11 @@ class Views(NamedTuple):
     reference: Activations | None
     y: torch.Tensor
 
+    @property
+    def passes(self) -> int:
+        """How many images the student saw for each image of the batch: two where it saw x and another x'."""
+        return len({id(one) for one in (self.clean, self.attacked) if one is not None})
+
 
 def _weights(seen: Views, student: None) -> torch.Tensor:
     reference = dict(seen.reference_net.named_parameters())
@@ -63,18 +68,26 @@ def _weighted_consistency(seen: Views, student: None) -> torch.Tensor:
     return (divergence(seen.attacked.logits, chances) * doubt).mean()
 
 
-# Distances by name: (views, the student's activations on the term's images) -> a number.
-DISTANCES: dict[str, Callable[[Views, Activations | None], torch.Tensor]] = {
-    "weights": _weights,
-    "stages": _stages,
-    "features": _features,
-    "features_l1": _features_l1,
-    "logits": _logits,
-    "consistency": _consistency,
-    "weighted_consistency": _weighted_consistency,
+class Distance(NamedTuple):
+    """A distance: (views, the student's activations on the term's images) -> a number, and what it looks at.
+
+    `needs` are activations: of the student on its term's images ("student"), on x and x' ("clean", "attacked"), of the
+    "reference" on x; or the reference's "weights".
+    """
+
+    of: Callable[[Views, Activations | None], torch.Tensor]
+    needs: tuple[str, ...]
+
+
+DISTANCES: dict[str, Distance] = {
+    "weights": Distance(_weights, ("weights",)),
+    "stages": Distance(_stages, ("student", "reference")),
+    "features": Distance(_features, ("student", "reference")),
+    "features_l1": Distance(_features_l1, ("student", "reference")),
+    "logits": Distance(_logits, ("student", "reference")),
+    "consistency": Distance(_consistency, ("clean", "attacked")),
+    "weighted_consistency": Distance(_weighted_consistency, ("clean", "attacked")),
 }
-_OF_REFERENCE = ("stages", "features", "features_l1", "logits")
-_OF_BOTH = ("consistency", "weighted_consistency")
 
 
 @dataclass(frozen=True)
@@ -109,9 +122,14 @@ class Term:
             raise ValueError(f"a term's weight must not be negative, got {self.weight!r}")
 
     @property
+    def needs(self) -> set[str]:
+        """What it looks at: see `Distance`, "student" being "clean" or "attacked" here."""
+        return {self.on if need == "student" else need for need in DISTANCES[self.distance].needs}
+
+    @property
     def needs_reference(self) -> bool:
         """Whether it compares with a reference network."""
-        return self.distance not in _OF_BOTH
+        return bool(self.needs & {"reference", "weights"})
 
 
 def views(
@@ -127,20 +145,18 @@ def views(
 
     Clean and attacked images go through the student as one batch, so that BatchNorm sees both at once.
     """
-    terms = [term for term in terms if term.weight]
-    by_activations = [term for term in terms if term.distance in _OF_REFERENCE]
-    both = any(term.distance in _OF_BOTH for term in terms)
-    wants_clean = loss == "clean" or both or any(term.on == "clean" for term in by_activations)
-    wants_attacked = loss != "clean" or both or any(term.on == "attacked" for term in by_activations)
-    if attacked.x is x or not (wants_clean and wants_attacked):
-        seen = net.activations(attacked.x if wants_attacked else x)
-        clean, other = (seen if wants_clean or attacked.x is x else None), seen if wants_attacked else None
-    else:
+    needs = {"clean" if loss == "clean" else "attacked"}.union(*(term.needs for term in terms if term.weight))
+    clean = other = target = None
+    if attacked.x is not x and {"clean", "attacked"} <= needs:
         maps, features, logits = net.activations(torch.cat([x, attacked.x]))
         halves = zip(*(part.chunk(2) for part in (*maps, features, logits)), strict=True)
         clean, other = (Activations(list(half[:-2]), *half[-2:]) for half in halves)
-    target = None
-    if by_activations:
+    elif "attacked" in needs:
+        other = net.activations(attacked.x)
+        clean = other if attacked.x is x else None
+    else:
+        clean = net.activations(x)
+    if "reference" in needs:
         with torch.no_grad():
             target = reference.activations(x)
     return Views(net, reference, clean, other, target, y)
@@ -166,5 +182,5 @@ def total(loss: str, terms: tuple[Term, ...], seen: Views, attacked: Attacked) -
     for term in terms:
         if term.weight:
             student = seen.clean if term.on == "clean" else seen.attacked
-            value = value + term.weight * DISTANCES[term.distance](seen, student)
+            value = value + term.weight * DISTANCES[term.distance].of(seen, student)
     return value

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
@@ -123,18 +123,33 @@ def train(
     if reference is None and any(term.weight and term.needs_reference for phase in phases for term in phase.terms):
         raise ValueError("a term compares with a reference network: pass reference=")
     where = compute.device()
-    generator = torch.Generator(device=where).manual_seed(seed)
     net.to(where)
-    x, y = images.x.to(where), images.y.to(where)
-    history = History()
     if reference is not None:
         reference.to(where).eval()
+    generator, history = torch.Generator(device=where).manual_seed(seed), History()
+    x, y = images.x.to(where), images.y.to(where)
+    run = _Run(net, reference, x, y, generator, history, held_out, augment, measure, measure_at)
     for phase in phases:
         with _own_dropout(seed) if phase.dropout else nullcontext():
-            _train_phase(net, reference, x, y, phase, generator, history, held_out, augment, measure, measure_at)
+            _train_phase(run, phase)
     net.requires_grad_(True)
     net.eval()
     return history
+
+
+class _Run(NamedTuple):
+    """What all phases of a training share; see `train`."""
+
+    net: Network
+    reference: Network | None
+    x: torch.Tensor
+    y: torch.Tensor
+    generator: torch.Generator
+    history: History
+    held_out: Images | None
+    augment: Callable | None
+    measure: Callable | None
+    measure_at: tuple[int, ...]
 
 
 @contextmanager
@@ -146,7 +161,8 @@ def _own_dropout(seed: int):
         yield
 
 
-def _train_phase(net, reference, x, y, phase, generator, history, held_out, augment, measure, measure_at) -> None:
+def _train_phase(run: _Run, phase: Phase) -> None:
+    net, x, y, generator, history = run.net, run.x, run.y, run.generator, run.history
     fixed = set_trainable(net, phase.trainable)
     _train_mode(net, phase, fixed)
     net.dropout = phase.dropout
@@ -169,33 +185,32 @@ def _train_phase(net, reference, x, y, phase, generator, history, held_out, augm
         if step % epoch == 0:
             order = torch.randperm(len(y), generator=generator, device=x.device)
         index = order[(step % epoch) * batch : (step % epoch + 1) * batch]
-        drawn = augment(x[index], generator) if augment else x[index]
+        drawn = run.augment(x[index], generator) if run.augment else x[index]
         clean, labels = compute.to_pixels(drawn), y[index]
         with compute.autocast():
             attacked = Attacked(clean)
             if phase.adversary:
                 attacked = phase.adversary(net, clean, labels, step / phase.steps, generator)
-            seen = objectives.views(net, reference, phase.loss, phase.terms, clean, attacked, labels)
+            seen = objectives.views(net, run.reference, phase.loss, phase.terms, clean, attacked, labels)
         loss = objectives.total(phase.loss, phase.terms, seen, attacked)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
         losses[step] = loss.detach()
+        history.gradients += batch * (seen.passes + (phase.adversary.gradients if phase.adversary else 0))
         last_of_epoch = (step + 1) % epoch == 0 or step + 1 == phase.steps
         if average and last_of_epoch and step + 1 > (1 - phase.averaging) * phase.steps:
             average.update_parameters(net)
-        if last_of_epoch and phase.adversary and phase.adversary.gradients and held_out is not None:
-            history.watch.append(_watch(net, held_out, phase.adversary.threat))
+        if last_of_epoch and phase.adversary and phase.adversary.gradients and run.held_out is not None:
+            history.watch.append(_watch(net, run.held_out, phase.adversary.threat))
         if last_of_epoch and (not x.is_cuda or step + 1 == phase.steps):
             _check_finite(losses[: step + 1], epoch)
-        if measure and done + step + 1 in measure_at:
+        if run.measure and done + step + 1 in run.measure_at:
             net.eval()
-            history.measured[done + step + 1] = measure(net)
+            history.measured[done + step + 1] = run.measure(net)
             _train_mode(net, phase, fixed)
     history.loss += losses.tolist()
-    passes = len({id(one) for one in (seen.clean, seen.attacked) if one is not None})
-    history.gradients += phase.steps * batch * (passes + (phase.adversary.gradients if phase.adversary else 0))
     net.dropout = 0.0
     if average:
         _adopt(net, average, x, batch)

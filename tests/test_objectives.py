@@ -29,14 +29,14 @@ def test_distances_by_hand():
     ours = activations([torch.full((1, 2, 1, 1), 3.0), torch.zeros(1, 1, 1, 1)], torch.tensor([[1.0, 5.0]]), HALF)
     theirs = activations([torch.ones(1, 2, 1, 1), torch.ones(1, 1, 1, 1)], torch.tensor([[0.0, 2.0]]), THREE_TO_ONE)
     views = seen(ours, theirs)
-    assert float(DISTANCES["stages"](views, ours)) == pytest.approx(4 + 1)  # a mean within, a sum over stages
-    assert float(DISTANCES["features"](views, ours)) == pytest.approx((1 + 9) / 2)
-    assert float(DISTANCES["features_l1"](views, ours)) == pytest.approx(1 + 3)
+    assert float(DISTANCES["stages"].of(views, ours)) == pytest.approx(4 + 1)  # a mean within, a sum over stages
+    assert float(DISTANCES["features"].of(views, ours)) == pytest.approx((1 + 9) / 2)
+    assert float(DISTANCES["features_l1"].of(views, ours)) == pytest.approx(1 + 3)
     divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
-    assert float(DISTANCES["logits"](views, ours)) == pytest.approx(divergence, rel=1e-5)
+    assert float(DISTANCES["logits"].of(views, ours)) == pytest.approx(divergence, rel=1e-5)
     pair = seen(activations(logits=HALF), clean=activations(logits=THREE_TO_ONE))
-    assert float(DISTANCES["consistency"](pair, None)) == pytest.approx(divergence, rel=1e-5)
-    assert float(DISTANCES["weighted_consistency"](pair, None)) == pytest.approx(0.25 * divergence, rel=1e-5)
+    assert float(DISTANCES["consistency"].of(pair, None)) == pytest.approx(divergence, rel=1e-5)
+    assert float(DISTANCES["weighted_consistency"].of(pair, None)) == pytest.approx(0.25 * divergence, rel=1e-5)
 
 
 def test_distance_of_weights_by_hand():
@@ -48,7 +48,7 @@ def test_distance_of_weights_by_hand():
         net.stem[0].weight.add_(0.1)
         net.head.bias.fill_(2.0)
     expected = 0.5 * (0.01 * net.stem[0].weight.numel() + 3 * 4)
-    found = DISTANCES["weights"](Views(net, source, None, None, None, LABEL), None)
+    found = DISTANCES["weights"].of(Views(net, source, None, None, None, LABEL), None)
     assert float(found.detach()) == pytest.approx(expected, rel=1e-4)
 
 
