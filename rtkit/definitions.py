@@ -93,8 +93,14 @@ def reached(module: str, name: str) -> tuple[tuple[str, str], ...]:
 
 
 @cache
+def _one(module: str, name: str) -> str:
+    return digest(*_module(module)[0][name])
+
+
+@cache
 def _hash(module: str, name: str) -> str:
-    return digest(*(node for where, what in reached(module, name) for node in _module(where)[0][what]))
+    parts = [f"{where}.{what} {_one(where, what)}" for where, what in reached(module, name)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def code(function: Callable) -> str:

@@ -67,7 +67,7 @@ def _parse(name: str, text: str, kind: str) -> object:
     if kind == "list[str]" and re.fullmatch(r"[\w.-]+", text):
         return [text]  # a bare word, whatever else YAML would make of it
     outer, inner = re.fullmatch(r"(\w+)(?:\[(\w+)\])?", kind).groups()
-    types = {"int": int, "float": (int, float), "bool": bool, "list": list, "str": str}
+    types = {"int": int, "float": (int, float), "bool": bool, "list": list, "str": str, "dict": dict}
 
     def fits(value, kind: str | None) -> bool:
         if kind not in types:

@@ -104,6 +104,8 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
     rows = {"here": f"{_effect(verdict)}; {verdict.replicates} replicates, {good} of {len(judge.controls)} checks pass"}
     if verdict.effect is None:
         rows["here"] = word(verdict)
+    if verdict.reason.startswith("collapsed"):
+        rows["but"] = f"{verdict.reason}: whatever the interval, the world cannot tell"
     if judge.preset not in (records.REAL, "cifar", "imagenet"):
         kept = records.load(claim.study, records.REAL, "kit")
         other = kept.verdicts.get(name) if kept else None

@@ -7,10 +7,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rtkit import claims, prose
-from rtkit.claims import Interval, decide, interval, judge
+from rtkit import claims, frames, say
+from rtkit.claims import Part
+from rtkit.frames import Interval, Missing, OutOfRange, interval
+from rtkit.judge import Judge, decide, judge
 
 CLAIM = claims.load()["U-C1"]
+
+
+def part(values) -> Part:
+    found = interval(values)
+    return Part("", found.effect, found.low, found.high, 0.0)
 
 
 def frame(*values: float) -> pd.DataFrame:
@@ -65,11 +72,11 @@ def test_three_verdicts_and_a_flipped_frame_flips_them(values, word):
 
 
 def test_conjunction():
-    good, bad, unsure = Interval(2, 1, 3, 5), Interval(-2, -3, -1, 5), Interval(0, -1, 1, 5)
-    assert decide([good, good], 0) == "supported"
-    assert decide([good, bad], 0) == decide([unsure, bad], 0) == "contradicted"
-    assert decide([good, unsure], 0) == "inconclusive"
-    assert decide([good], 1.5) == "inconclusive"
+    good, bad, unsure = Part("", 2, 1, 3, 0), Part("", -2, -3, -1, 0), Part("", 0, -1, 1, 0)
+    assert decide([good, good]) == "supported"
+    assert decide([good, bad]) == decide([unsure, bad]) == "contradicted"
+    assert decide([good, unsure]) == "inconclusive"
+    assert decide([Part("", 2, 1, 3, 1.5)]) == "inconclusive"
 
     def both(part):
         return {"first": effect(part), "second": -effect(part)}
@@ -95,8 +102,88 @@ def test_refusals_say_why():
     capped = verdict(*values, collapsed=[3])
     assert (capped.verdict, capped.reason) == ("inconclusive", "collapsed: seed 3")
     assert verdict(5.0, math.nan, 5.5).reason.startswith("undefined")
-    missing = judge(CLAIM, lambda part: {}["x"], frame(*values), preset="glyphs", scope="mechanism")
+
+
+def test_only_missing_rows_mean_that_a_claim_was_not_run():
+    options = {"preset": "glyphs", "scope": "mechanism"}
+    shown = frame(5, 6, 5).assign(metric="clean_accuracy")
+    missing = judge(CLAIM, lambda part: frames.mean(part, "robust_accuracy"), shown, **options)
     assert (missing.verdict, missing.reason) == ("not_judged", "not_run")
+    with pytest.raises(KeyError, match="methd"):  # a slip is an error, not a claim that was not run
+        judge(CLAIM, lambda part: frames.mean(part, methd="last_stage"), shown, **options)
+
+    def apart(part):
+        raise OutOfRange("no common range")
+
+    assert judge(CLAIM, apart, shown, **options).reason == "out_of_range: no common range"
+
+
+def test_a_part_has_a_margin_of_its_own_and_is_printed_as_it_is():
+    """A loss of 2 within an allowance of 5 is supported, and shown as a loss of 2."""
+
+    def effect(part):
+        return {"gain": part.value.iloc[0], "cost": (-2.0, -5.0)}
+
+    found = judge(CLAIM, effect, frame(9, 10, 9), preset="glyphs", scope="mechanism")
+    assert (found.verdict, found.reason) == ("supported", "weakest part: cost")
+    assert (found.effect, found.margin) == (-2, -5)
+    assert [(part.name, part.margin) for part in found.parts] == [("gain", 0), ("cost", -5)]
+    assert claims.Verdict.read(found.to_dict()) == found
+    dear = judge(CLAIM, lambda part: {"cost": (-6.0, -5.0)}, frame(9, 10, 9), preset="glyphs", scope="mechanism")
+    assert dear.verdict == "contradicted"
+
+
+def judged(*values: float, preset: str = "glyphs") -> Judge:
+    shown = frame(*values).assign(metric="clean_accuracy", arm="robust")
+    shown.attrs = {"study": "transfer", "preset": preset, "run": "mine"}
+    return Judge(shown, collapsed=())
+
+
+def test_a_check_that_fails_stops_every_later_verdict_and_one_that_is_shown_none():
+    made = judged(5, 6, 5.5)
+    made.check("far apart", "shown", lambda part: part.value.iloc[0])
+    assert made("U-C1", effect).verdict == "supported"
+    made.check("not there", "> 0", lambda part: frames.mean(part, "robust_accuracy"))
+    assert len(made.controls) == 1
+    made.check("small", "< 3", lambda part: part.value.iloc[0])
+    assert made("U-C1", effect).reason == "invalid_control: small"
+    assert "**FAIL**: small, must be < 3" in say.checks(made).data
+    assert "**shown**: far apart" in say.checks(made).data
+
+
+@pytest.mark.parametrize(
+    ("must", "holds"), [("> 4", True), ("> 5", False), (">= 5", True), ("< 6", False), ("= 1", False)]
+)
+def test_what_a_check_asks(must, holds):
+    assert frames.control("name", must, frame(5, 6, 5.5), effect).holds == holds
+
+
+def test_cards_say_the_scope_and_turn_with_the_numbers():
+    up, down = judged(5, 6, 5.5), judged(-5, -6, -5.5)
+    for made, word in ((up, "SEEN IN THIS WORLD"), (down, "OPPOSITE SEEN IN THIS WORLD")):
+        made("U-C1", effect)
+        assert word in say.card(made, "U-C1").data
+    smoke = judged(5, preset="smoke")
+    smoke("U-C1", effect)
+    assert "NOT JUDGED: SMOKE" in say.card(smoke, "U-C1").data
+    assert smoke.interval("U-C1").effect == 5
+    real = judged(5, 6, 5.5, preset="cifar-small")
+    assert say.word(real("U-C1", effect)) == "supported"
+
+
+def test_words_follow_intervals():
+    above, below, between = Interval(2, 1, 3, 5), Interval(-2, -3, -1, 5), Interval(0, -1, 1, 5)
+    assert [say.which(one, "a", "b", "c") for one in (above, below, between)] == ["a", "b", "c"]
+    assert say.compare(above).startswith("the robust source is **ahead** of the standard source: +2.0 points")
+    assert "not clearly different" in say.compare(between)
+    assert say.number(Interval(3.0, -math.inf, math.inf, 1)) == "+3.0 points (one replicate)"
+    assert say.number(above, "%", sign=False) == "2.0 % [1.0, 3.0]"
+    assert say.listed(["a", "b", "c"]) == "a, b and c"
+
+    def nothing():
+        raise Missing("no rows")
+
+    assert say.tell(nothing).data == say.NOT_RUN
 
 
 def test_scorecard_has_a_line_and_a_reason_for_every_claim():
@@ -117,8 +204,8 @@ def test_scorecard_has_a_line_and_a_reason_for_every_claim():
 
 
 def test_log_odds():
-    assert claims.log_odds(50, 100) == 0
-    assert claims.log_odds(0, 100) == -claims.log_odds(100, 100) == pytest.approx(math.log(0.5 / 100.5))
+    assert frames.log_odds(50, 100) == 0
+    assert frames.log_odds(0, 100) == -frames.log_odds(100, 100) == pytest.approx(math.log(0.5 / 100.5))
 
 
 @pytest.mark.parametrize("replicates", [3, 5])
@@ -132,7 +219,7 @@ def test_an_effect_at_the_margin_is_rarely_called_supported(replicates, noise):
     draw = rng.standard_normal if noise == "gaussian" else lambda size: rng.standard_t(3, size)
     source, target = draw((studies, replicates, 1)), draw((studies, replicates, 6))
     effects = (source + target).mean(2)  # (studies, replicates)
-    words = [decide([interval(values)], 0) for values in effects[:4000].tolist()]
+    words = [decide([part(values)]) for values in effects[:4000].tolist()]
     rate = words.count("supported") / len(words)
     assert rate <= 0.035
     assert rate >= 0.005  # the judge is not merely mute
@@ -142,17 +229,7 @@ def test_power_of_the_judge_matches_its_figure():
     """At five replicates an effect of 1.7 standard deviations is found four times in five."""
     rng = np.random.default_rng(1)
     effects = 1.7 + rng.standard_normal((4000, 5))
-    rate = np.mean([decide([interval(values)], 0) == "supported" for values in effects.tolist()])
+    rate = np.mean([decide([part(values)]) == "supported" for values in effects.tolist()])
     expected = stats.nct.sf(stats.t.ppf(0.975, 4), 4, 1.7 * 5**0.5)
     assert rate == pytest.approx(expected, abs=0.025)
     assert expected == pytest.approx(0.8, abs=0.03)
-
-
-def test_what_was_not_run_is_named_in_a_line_and_a_collapse_is_no_interval():
-    missing = [claims.unjudged(claims.get(name), "glyphs", "mechanism", "not_run") for name in ("U-C2", "U-C7")]
-    capped = verdict(5.0, 6.0, 5.5, collapsed=[1])
-    text = prose.verdicts([missing[0], capped, missing[1]])
-    assert text.endswith('Not run at this preset: <a id="U-C2"></a>U-C2, <a id="U-C7"></a>U-C7.')
-    assert "**Inconclusive**, whatever the interval (collapsed: seed 1)" in text
-    assert "holds the margin" not in text
-    assert "Not run" not in prose.verdicts([capped])

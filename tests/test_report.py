@@ -41,7 +41,9 @@ def pages(tmp_path, monkeypatch) -> dict[str, str]:
     verdict = output("execute_result", {"text/markdown": '<a id="U-C1"></a>**U-C1** holds.'}, execution_count=1)
     cells = [
         nbformat.v4.new_markdown_cell("# 01 · A title"),
-        cell("secret_code = 1", outputs=[figure, bar, verdict]),
+        cell("import secret_module", metadata={"tags": ["plumbing"]}),
+        nbformat.v4.new_markdown_cell("## 1. A section\n\n[Next](00_start_here.ipynb#Glossary)"),
+        cell("open_code = 1", metadata={"tags": ["effect"]}, outputs=[figure, bar, verdict]),
         nbformat.v4.new_markdown_cell("Move the slider", metadata={"tags": ["interactive"]}),
         cell(
             "explorer()", metadata={"tags": ["interactive"]}, outputs=[output("display_data", {"text/plain": "VBox"})]
@@ -63,12 +65,23 @@ def test_pages_fetch_nothing_and_say_what_figures_show(pages):
     assert Page(pages["01_robust_features_transfer"]).alt == ["A curve that rises."]
 
 
-def test_code_is_folded_explorers_and_progress_bars_are_gone(pages):
+def test_imports_are_folded_effects_open_explorers_and_progress_bars_gone(pages):
     text = pages["01_robust_features_transfer"]
-    assert Page(text).closed == [True]
-    assert "secret_code" in text
+    assert Page(text).closed == [False, True]  # the contents, and the imports
+    folded = text.partition('<details class="code">')[2].partition("</details>")[0]
+    assert "secret_module" in folded
+    assert "open_code" in text
+    assert "open_code" not in folded
     for gone in ("Move the slider", "explorer", "VBox", "sources: 100"):
         assert gone not in text
+
+
+def test_a_page_has_contents_and_links_to_pages(pages):
+    page = Page(pages["01_robust_features_transfer"])
+    assert "#1.-A-section" in page.links
+    assert 'id="1.-A-section"' in pages["01_robust_features_transfer"]
+    assert "00_start_here.html#Glossary" in page.links
+    assert "index.html" in page.links
 
 
 def test_the_scorecard_links_to_where_a_claim_is_judged(pages):

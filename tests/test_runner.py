@@ -13,8 +13,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from rtkit import cli, presets, records, runner, store
-from rtkit.data.pictures import Pictures
+from rtkit import PRESETS, STUDIES, claims, cli, lesson, presets, records, runner, store
+from rtkit.judge import Judge
 
 
 def notebook(path, *cells: str, parameters: str = 'preset: str = "glyphs"  # which\nseeds: list[int] = []  # many'):
@@ -28,7 +28,7 @@ def notebook(path, *cells: str, parameters: str = 'preset: str = "glyphs"  # whi
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Notebooks of our own, and a place for what they leave."""
-    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(lesson, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
     return tmp_path
 
@@ -38,7 +38,7 @@ def test_notebooks_are_found_by_number_name_or_file(folder):
         notebook(folder / name)
     for word in ("02", "02_second", "02_second.ipynb", str(folder / "02_second.ipynb")):
         assert runner.find(word) == folder / "02_second.ipynb"
-    assert runner.title(folder / "01_first.ipynb") == "01_first"
+    assert lesson.title(folder / "01_first.ipynb") == "01_first"
     with pytest.raises(runner.UsageError, match="'02_secnd'; did you mean 02_second"):
         runner.find("02_secnd")
 
@@ -121,7 +121,7 @@ def test_an_interrupt_stops_everything_at_once(folder, sent):
     notebook(folder / "01_slow.ipynb", f"{sleeper}; pathlib.Path('started').touch()", "import time; time.sleep(90)")
     # Where the tests themselves run in the background, interrupts are ignored, and children inherit that.
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = "import sys; from pathlib import Path; from rtkit import cli, runner; runner.NOTEBOOKS = Path(sys.argv[1])"
+    code = "import sys; from pathlib import Path; from rtkit import cli, lesson; lesson.NOTEBOOKS = Path(sys.argv[1])"
     run = f"{heed}; {code}; sys.exit(cli.main(['run', '--preset', 'smoke']))"
     command = [sys.executable, "-c", run, str(folder)]
     environment = os.environ | {"RTKIT_RUNS": str(folder / "runs")}
@@ -191,13 +191,14 @@ def test_the_command_line_needs_no_torch_until_it_computes():
 
 
 def test_scorecard_lists_every_claim(capsys):
+    """The reader's own verdicts, else the kit's; regimes of a claim follow it."""
     assert cli.main(["scorecard", "--preset", "glyphs"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if re.match(r"\S+-[A-Z]\d+ ", line)]) == 47
     assert cli.main(["scorecard", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert len(found) == 47
-    wanted = "claim paper preset scope verdict reason effect low high replicates unit paper_effect"
+    assert {entry["claim"].partition("@")[0] for entry in found} == set(claims.load())
+    wanted = "claim paper preset scope verdict reason effect low high replicates unit paper_effect parts"
     assert all(list(entry) == wanted.split() for entry in found)
 
 
@@ -205,22 +206,38 @@ def test_scorecard_lists_every_claim(capsys):
     "text", ["{", '{"code": "", "verdicts": {"U-C1": {"claim": "U-C1", "of another version": 1}}}']
 )
 def test_a_record_that_cannot_be_read_is_named_and_passed_over(text, tmp_path):
-    path = tmp_path / "records" / "glyphs" / "transfer.json"
+    path = tmp_path / "records" / "smoke" / "transfer.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    found = run("scorecard", RTKIT_RUNS=str(tmp_path))
+    found = run("scorecard", "--preset", "smoke", RTKIT_RUNS=str(tmp_path))
     assert found.returncode == 0
     assert f"{path} cannot be read" in found.stderr
     assert "run the study again" in found.stderr
-    assert re.search(r"^U-C1 .*not_run", found.stdout, re.MULTILINE)
+    assert re.search(r"^U-C1 .*smoke", found.stdout, re.MULTILINE)
+
+
+def judged(study: str, preset: str, run: str, **columns) -> Judge:
+    frame = pd.DataFrame({"seed": [0], "target": ["digits"], "n_train": [100], "metric": ["none"], "value": [0.0]})
+    frame = frame.assign(source="standard", **columns)
+    frame.attrs = {"study": study, "preset": preset, "run": run}
+    return Judge(frame, collapsed=())
 
 
 def test_a_data_set_called_like_a_glyph_target_stops_no_record(tmp_path, monkeypatch):
     (tmp_path / "digits" / "cat").mkdir(parents=True)
     monkeypatch.setenv("RTKIT_DATA", str(tmp_path))
-    frame = pd.DataFrame({"seed": [0], "target": ["digits"], "n_train": [100]})
-    path = records.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
-    assert "data" not in json.loads(path.read_text())
+    monkeypatch.setattr(store, "RUNS", tmp_path)
+    records.publish(judged("transfer", "glyphs", "mine"))
+    record = json.loads(records.path("transfer", "glyphs").read_text())
+    assert "data" not in record
+    assert records.load("transfer", "glyphs").same_code
+
+
+def test_what_only_reads_the_kit_leaves_no_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "RUNS", tmp_path)
+    records.publish(judged("transfer", "glyphs", "kit"))
+    assert not records.path("transfer", "glyphs").exists()
+    assert records.best("transfer", "glyphs").origin == "kit"
 
 
 def test_list_and_doctor_say_what_there_is(capsys):
@@ -236,17 +253,16 @@ def test_list_and_doctor_say_what_there_is(capsys):
         assert re.search(rf"^{word} +\S", out, re.MULTILINE), word
 
 
-def test_every_study_has_its_modules_and_its_notebook():
-    for study, number in records.STUDIES.items():
-        assert runner.find(number)
-        for suffix in ("", "_effects"):
-            assert (store.PACKAGE / "studies" / f"{study}{suffix}.py").exists()
-            assert f"studies/{study}{suffix}" in records.MODULES[study]
+def test_every_study_has_its_measure_and_its_notebook():
+    for study, (number, presets_of) in STUDIES.items():
+        assert lesson.path(number).exists()
+        assert (store.PACKAGE / "measure" / f"{study}.py").exists()
+        assert set(presets_of) <= set(PRESETS)
+        assert set(records._code(study)) == {"rows", "reading"}
 
 
 def test_a_preset_of_real_images_runs_the_notebooks_that_have_something_to_say():
     assert [path.name[:2] for path in runner.paths("imagenet")] == ["01", "07"]
     assert runner.paths("glyphs") == runner.paths()
-    assert set(runner.REAL) == {name for name, preset in presets.PRESETS.items() if isinstance(preset.world, Pictures)}
     with pytest.raises(ValueError, match="'cifar' is one of real images; here it must be smoke, glyphs, glyphs-full"):
         presets.drawn("cifar")

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from rtkit import records, store, studies
+from rtkit import experiment, records, store
+from rtkit.judge import Judge
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +19,11 @@ def runs(tmp_path, monkeypatch) -> Path:
     return tmp_path / "runs"
 
 
-MODULES = ("threat",)
+CODE = "abc"
+
+
+def cell(config, make):
+    return store.cell(store.cell_path("study", config, CODE), config, CODE, make)
 
 
 def files(folder: Path) -> list[Path]:
@@ -32,35 +37,25 @@ def test_a_cell_is_computed_once(runs):
         calls.append(1)
         return [{"value": 0.1 + 0.2, "name": "Ω"}]
 
-    first = store.cell("study", {"n": 1}, MODULES, make)
-    assert store.cell("study", {"n": 1}, MODULES, make) == first == [{"value": 0.1 + 0.2, "name": "Ω"}]
+    first = cell({"n": 1}, make)
+    assert cell({"n": 1}, make) == first == [{"value": 0.1 + 0.2, "name": "Ω"}]
     assert len(calls) == 1
-    store.cell("study", {"n": 2}, MODULES, make)
+    cell({"n": 2}, make)
     assert len(calls) == 2
     assert len(files(runs)) == 2  # no lock, no temporary file is left
 
 
-def test_another_code_is_another_key(monkeypatch, tmp_path):
-    one = store.key({"n": 1}, MODULES)
-    assert store.key({"n": 1}, ("attacks",)) != one
-    assert store.key({"n": 1.5}, MODULES) != one
-    package = tmp_path / "package"
-    package.mkdir()
-    monkeypatch.setattr(store, "PACKAGE", package)
-    hashes = []
-    for text in ('"""Says."""\nx = 1\n', '"""Says more."""\nx = 1  # why\n', '"""Says."""\nx = 2\n'):
-        (package / "module.py").write_text(text)
-        store.code_hash.cache_clear()
-        hashes.append(store.code_hash(("module",)))
-    store.code_hash.cache_clear()
-    assert hashes[0] == hashes[1] != hashes[2]
+def test_another_code_is_another_key():
+    one = store.key({"n": 1}, CODE)
+    assert store.key({"n": 1}, "abd") != one
+    assert store.key({"n": 1.5}, CODE) != one
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "binary"])
 def test_a_damaged_cell_is_said_and_rebuilt(damage):
     make = lambda: [{"value": 1.0}]  # noqa: E731
-    store.cell("study", {}, MODULES, make)
-    path = store.cell_path("study", {}, MODULES)
+    cell({}, make)
+    path = store.cell_path("study", {}, CODE)
     data = path.read_bytes()
     path.write_bytes(
         {"truncated": data[:-5], "changed": data.replace(b"1.0", b"2.0"), "empty": b"", "binary": b"\xff\xfe" + data}[
@@ -68,13 +63,13 @@ def test_a_damaged_cell_is_said_and_rebuilt(damage):
         ]
     )
     with pytest.warns(store.DamagedFile, match=r"is damaged .*; computing it again"):
-        assert store.cell("study", {}, MODULES, make) == [{"value": 1.0}]
+        assert cell({}, make) == [{"value": 1.0}]
     assert path.read_bytes() == data
 
 
 def test_a_file_that_cannot_be_opened_is_kept(monkeypatch):
-    store.cell("study", {}, MODULES, lambda: [{"value": 1.0}])
-    path = store.cell_path("study", {}, MODULES)
+    cell({}, lambda: [{"value": 1.0}])
+    path = store.cell_path("study", {}, CODE)
 
     def refuse(_):
         raise OSError(24, "Too many open files")
@@ -82,8 +77,8 @@ def test_a_file_that_cannot_be_opened_is_kept(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(store, "_unseal", refuse)
         with pytest.raises(OSError, match="Too many open files"):
-            store.cell("study", {}, MODULES, lambda: [])
-    assert store.cell("study", {}, MODULES, lambda: []) == [{"value": 1.0}]
+            cell({}, lambda: [])
+    assert cell({}, lambda: []) == [{"value": 1.0}]
     assert path.exists()
 
 
@@ -94,8 +89,8 @@ def test_a_damaged_network_is_said_and_rebuilt(runs):
         calls.append(1)
         return {"w": torch.arange(4.0)}, {"seconds": 1.5}
 
-    store.network({"n": 1}, make)
-    state, facts = store.network({"n": 1}, make)
+    store.network({"n": 1}, CODE, make)
+    state, facts = store.network({"n": 1}, CODE, make)
     assert state["w"].tolist() == [0, 1, 2, 3]
     assert facts == {"seconds": 1.5}
     assert len(calls) == 1
@@ -104,11 +99,11 @@ def test_a_damaged_network_is_said_and_rebuilt(runs):
     data[-1] ^= 255  # a flipped byte in a weight still parses
     path.write_bytes(data)
     with pytest.warns(store.DamagedFile, match="checksum"):
-        state, _ = store.network({"n": 1}, make)
+        state, _ = store.network({"n": 1}, CODE, make)
     assert state["w"].tolist() == [0, 1, 2, 3]
     path.write_bytes(b"not a network")
     with pytest.warns(store.DamagedFile):
-        store.network({"n": 1}, make)
+        store.network({"n": 1}, CODE, make)
     assert len(calls) == 3
 
 
@@ -126,9 +121,9 @@ def test_an_interrupted_computation_leaves_nothing(runs):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.cell("study", {}, MODULES, make)
+        cell({}, make)
     assert not [path for path in files(runs) if path.suffix == ".json"]
-    assert store.cell("study", {}, MODULES, lambda: []) == []
+    assert cell({}, lambda: []) == []
 
 
 def _slow(folder: str, results) -> None:
@@ -139,7 +134,7 @@ def _slow(folder: str, results) -> None:
         time.sleep(0.5)
         return [{"value": 1.0}]
 
-    results.put(store.cell("study", {}, MODULES, make))
+    results.put(cell({}, make))
 
 
 def test_two_processes_that_want_one_cell_compute_it_once(tmp_path):
@@ -156,18 +151,20 @@ def test_two_processes_that_want_one_cell_compute_it_once(tmp_path):
 
 def test_what_cannot_be_a_key_is_refused():
     with pytest.raises(TypeError, match="cannot be part of a cache key"):
-        store.key({"net": torch.nn.Linear(1, 1)}, MODULES)
+        store.key({"net": torch.nn.Linear(1, 1)}, CODE)
 
 
 def test_frames_and_records_come_back(tmp_path):
     frame = pd.DataFrame({"seed": [0, 1], "value": [10 / 255, 0.1 + 0.2], "target": ["digits", "greek"]})
-    frame = frame.assign(n_train=100)
-    path = records.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
-    again = store.load_frame(path.with_suffix(".csv.gz"))
+    frame = frame.assign(n_train=100, metric="none", source="standard")
+    frame.attrs = {"study": "transfer", "preset": "glyphs", "run": "mine"}
+    records.publish(Judge(frame, collapsed=()))
+    path = records.path("transfer", "glyphs")
+    again = records.frame("transfer", "glyphs", None)
     # Knobs are compared for equality, so every bit of a float has to come back.
     pd.testing.assert_frame_equal(again, frame, check_exact=True, check_dtype=False)
     first = path.with_suffix(".csv.gz").read_bytes()
-    records.publish("transfer", "glyphs", frame, {"verdicts": {}}, tmp_path)
+    records.publish(Judge(frame, collapsed=()))
     assert path.with_suffix(".csv.gz").read_bytes() == first
     record = store.load_record(path)
     assert record["seeds"] == [0, 1]
@@ -181,6 +178,6 @@ def _square(task: int) -> int:
 
 
 def test_tasks_are_spread_and_come_back_in_order():
-    assert studies.spread((_square, [3, 1, 2], "squares"), (_square, [5], "more")) == [[9, 1, 4], [25]]
+    assert experiment.spread((_square, [3, 1, 2], "squares"), (_square, [5], "more")) == [[9, 1, 4], [25]]
     with pytest.raises(ValueError, match="task -1"):
-        studies.spread((_square, [3, -1], "squares"))
+        experiment.spread((_square, [3, -1], "squares"))
