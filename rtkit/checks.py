@@ -16,3 +16,69 @@ def at_least_one_false(share: float | None) -> bool:
     if abs(share - 0.95**20) < 5e-3:
         return _say(False, "that is the share of worlds in which all twenty are right.")
     return _say(abs(share - right) < 5e-3, "how often are all twenty right, if one is right in 95 cases of 100?")
+
+
+def shape_bias(answer) -> bool:
+    """Notebook 02: a function of decisions, shapes and textures, (N,) tensors of classes -> the shape bias."""
+    import torch
+
+    shape, texture = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]), torch.tensor([1, 2, 3, 4, 5, 6, 7, 0])
+    decided = torch.tensor([0, 1, 2, 4, 5, 9, 9, 9])  # three for the shape, two for the texture, three for neither
+    found = answer(decided, shape, texture)
+    if found is None:
+        return _say(False, "the function returns nothing; begin its last line with return.")
+    found = float(found)
+    for wrong, hint in (
+        (3 / 8, "decisions for neither cue do not count below the line."),
+        (2 / 5, "that is the bias for the texture."),
+        (3 / 2, "below the line stand both: decisions for the shape and for the texture."),
+        (60, "a share between 0 and 1, please, not percent."),
+    ):
+        if abs(found - wrong) < 1e-3:
+            return _say(False, hint)
+    return _say(abs(found - 3 / 5) < 1e-3, f"three for the shape, two for the texture make 0.6, not {found:.2f}.")
+
+
+def success_rate(answer) -> bool:
+    """Notebook 04: a function of decisions (N,), labels (N,) and attacked decisions (A, N) -> the success rate."""
+    import torch
+
+    decided, y = torch.tensor([0, 1, 2, 9, 4]), torch.tensor([0, 1, 2, 3, 4])
+    copies = torch.tensor([[0, 7, 2, 3, 7], [0, 7, 2, 8, 4]])  # right on four; of these the second and the fifth turn
+    found = answer(decided, y, copies)
+    if found is None:
+        return _say(False, "the function returns nothing; begin its last line with return.")
+    found = float(found)
+    for wrong, hint in (
+        (3 / 5, "an image that was wrong before the attack cannot be fooled."),
+        (2 / 5, "only images that are right when clean count below the line."),
+        (3 / 4, "an image that was wrong before the attack is not fooled by it."),
+        (1 / 4, "it is enough if any copy of an image is wrong; not all must be."),
+        (3 / 8, "count images, not copies."),
+        (50, "a share between 0 and 1, please, not percent."),
+    ):
+        if abs(found - wrong) < 1e-6:
+            return _say(False, hint)
+    return _say(abs(found - 1 / 2) < 1e-6, f"two of the four images that were right are fooled: 0.5, not {found:.2f}.")
+
+
+def removal_step(answer) -> bool:
+    """Notebook 03: a function of pull (3,), curvature (3, 3) and own curvature of a point (3, 3) -> the step (3,)."""
+    import torch
+
+    pull = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    curvature = torch.tensor([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 2.0]], dtype=torch.float64)
+    own = 0.3 * torch.outer(pull, pull)
+    found, right = answer(pull, curvature, own), torch.linalg.solve(curvature - own, pull)
+    if found is None:
+        return _say(False, "the function returns nothing; begin its last line with return.")
+    for wrong, hint in (
+        (torch.linalg.solve(curvature, pull), "this is first order: the missing point's own curvature is still there."),
+        (torch.linalg.solve(curvature + own, pull), "the point is taken away, and its curvature goes with it."),
+        (-right, "mind the sign: without its pull the line moves the other way."),
+        ((curvature - own) @ pull, "divide by the curvature (`torch.linalg.solve`), do not multiply by it."),
+    ):
+        if found.shape == wrong.shape and torch.allclose(found, wrong):
+            return _say(False, hint)
+    same = found.shape == right.shape and torch.allclose(found, right)
+    return _say(same, "solve with what is left of the curvature.")

@@ -2,14 +2,25 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from rtkit import evaluation, robustness, shape_bias
+from rtkit import compute, evaluation, robustness, shape_bias
 from rtkit.data.glyphs import World
 from rtkit.measure import transfer
-from rtkit.measure.transfer import ATTACK, Cell
+from rtkit.measure.transfer import ATTACK
 
 RANDOMISED = 1 / 20  # as often as by chance the texture is the label's own: it tells nothing
 AMPLITUDES = (2 / 255, 4 / 255, 8 / 255, 14 / 255, 20 / 255)  # of the test images' texture
+
+
+@dataclass(frozen=True)
+class Cell(transfer.Cell):
+    """One cell. Its target is "source", or a copy of a drawn one, such as "digits:swapped"."""
+
+    @property
+    def config(self) -> dict:
+        """All that decides its rows beside the code: no data set of real images is among it."""
+        return {"cell": self, "compute": compute.kind()}
 
 
 def _looking(cell: Cell) -> Iterator[dict]:
