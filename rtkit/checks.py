@@ -82,3 +82,51 @@ def removal_step(answer) -> bool:
             return _say(False, hint)
     same = found.shape == right.shape and torch.allclose(found, right)
     return _say(same, "solve with what is left of the curvature.")
+
+
+def held_loss(answer) -> bool:
+    """Notebook 05: a function (logits, y, features of the student, of the source, weight) -> the loss of LwF."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    rng = torch.Generator().manual_seed(0)
+    logits, ours, theirs = (torch.randn(4, size, generator=rng) for size in (10, 6, 6))
+    y, hold, apart = torch.arange(4), 0.5, ours - theirs
+    found = answer(logits, y, ours, theirs, hold)
+    if not isinstance(found, torch.Tensor) or found.numel() != 1:
+        return _say(False, "the function must return one number, a tensor that `backward` can start from.")
+    added, right = float(found - cross_entropy(logits, y)), float(hold * apart.abs().sum(1).mean())
+    for wrong, hint in (
+        (0, "the term that holds the features is missing."),
+        (right / hold, "multiply the distance by `hold`."),
+        (-right, "a distance that should become small is added, not subtracted."),
+        (right / 6, "sum over the features of a picture; only over pictures take the mean."),
+        (4 * right, "take the mean over pictures, not the sum, so that the batch size does not matter."),
+        (hold * float(apart.sum(1).mean()), "differences of either sign cancel: take absolute values."),
+        (hold * float(apart.square().sum(1).mean()), "absolute values, not squares."),
+        (hold * float(apart.norm(dim=1).mean()), "absolute values, not the Euclidean length."),
+    ):
+        if abs(added - wrong) < 1e-4:
+            return _say(False, hint)
+    return _say(abs(added - right) < 1e-4, f"beside the cross-entropy it must add {right:.3f}, and adds {added:.3f}.")
+
+
+def coin(answer) -> bool:
+    """Notebook 06: a function of two networks' (clean, robust) accuracies and the first one's share -> the coin's."""
+    first, second, share = (96.0, 4.0), (84.0, 80.0), 0.25
+    found = answer(first, second, share)
+    try:
+        clean, robust = (float(value) for value in found)
+    except TypeError:
+        return _say(False, "the function must return two numbers, clean and robust accuracy, in place of the dots.")
+    for wrong, hint in (
+        ((93, 23), "`share` belongs to the first network; the second gets the other throws."),
+        ((90, 42), "that is a fair coin; use `share`."),
+        ((96, 80), "one throw asks one network: nobody gets the better of both."),
+        ((87, 23), "both axes take the same share."),
+        ((84, 80), "the first network is asked as well."),
+    ):
+        if abs(clean - wrong[0]) + abs(robust - wrong[1]) < 1e-6:
+            return _say(False, hint)
+    right = abs(clean - 87) + abs(robust - 61) < 1e-6
+    return _say(right, f"of (96, 4) and (84, 80) a quarter and three quarters make (87, 61), not ({clean:g}, {robust:g}).")
