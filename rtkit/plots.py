@@ -91,7 +91,7 @@ def lines(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, tick
     colours, markers = labels.looks(shown[hue].cat.categories if hasattr(shown[hue], "cat") else shown[hue].unique())
     series = {"hue": hue, "style": hue, "palette": colours, "markers": markers, "dashes": False, "col": col}
     bars = {"errorbar": t95, "err_style": "bars", "err_kws": {"capsize": 3}}
-    grid = sns.relplot(shown, kind="line", x=x, y=y, **series, **bars, **options)
+    grid = sns.relplot(shown, kind="line", x=x, y=y, **(series | bars | options))
     for ax in grid.axes.flat:
         if log:
             ax.set_xscale("log")
