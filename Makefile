@@ -1,5 +1,7 @@
-# make reproduce   from a fresh checkout to the report           make lab    JupyterLab on the notebooks
+# make lab         JupyterLab on the notebooks, filled from what comes with the kit
+# make reproduce   computes everything anew: notebooks, scorecard, report
 # make test        the tests                                     make lint   ruff
+# make gpu         what a GPU says of the kit, in eight minutes: GPU="--out OUT" (docs/gpu.md)
 #
 # PYTHON chooses the interpreter (3.11 or newer), PRESET the world and budget (smoke, glyphs, glyphs-full).
 
@@ -11,23 +13,24 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Jupyter refuses to serve root unless told so; in a container everybody is root.
 LAB_OPTIONS := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: reproduce test lab lint figure verdicts clean
-
-reproduce: .venv/ready
-	$(BIN)/rtkit run --preset $(PRESET); status=$$?; $(BIN)/rtkit report --preset $(PRESET) && exit $$status
-
-test: .venv/ready
-	$(BIN)/python -m pytest
+.PHONY: lab reproduce test lint gpu clean
 
 lab: .venv/ready
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/00_start_here.ipynb
+
+reproduce: .venv/ready
+	$(BIN)/rtkit run --preset $(PRESET) -p run mine; status=$$?; $(BIN)/rtkit report --preset $(PRESET) && exit $$status
+
+test: .venv/ready
+	$(BIN)/python -m pytest
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-figure: .venv/ready
-	$(BIN)/python -m rtkit.plots.transfer results/phase_diagram.png
+# With an interpreter that has torch and what the tests need; no environment is made and nothing is downloaded.
+gpu:
+	PYTHONPATH=. $(PYTHON) scripts/gpu.py $(GPU)
 
 # Rebuilt when what is to be installed changes; a half-finished installation leaves no mark and is taken up again.
 .venv/ready: pyproject.toml requirements.lock
@@ -36,9 +39,6 @@ figure: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
 	touch $@
-
-verdicts: .venv/ready
-	$(BIN)/python -m rtkit.records README.md
 
 clean:
 	rm -rf .venv runs

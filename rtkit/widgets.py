@@ -57,6 +57,5 @@ def explorer(
         flex="0 0 auto", flex_flow="row wrap", align_content="flex-start", width="26em" if size[0] < 6 else "100%"
     )
     row = ipywidgets.Layout(flex_flow="row wrap")
-    return ipywidgets.VBox(
-        [sentence, ipywidgets.Box([ipywidgets.Box([*controls, reset], layout=beside), image], layout=row)]
-    )
+    panel = ipywidgets.Box([ipywidgets.Box([*controls, reset], layout=beside), image], layout=row)
+    return ipywidgets.VBox([sentence, panel]).add_class("rtkit-explorer")

@@ -73,12 +73,33 @@ def browser():
         browser.close()
 
 
-SLIDERS = [("00", "eps"), ("01", "target images n"), ("02", "amplitude"), ("03", "test image"), ("04", "lambda")]
-SLIDERS += [("05", "digit right"), ("06", "teacher's weight"), ("07", None)]
+def answers(page, box) -> bool:
+    """Whether one of an explorer's sliders, moved by the arrow keys, changes its sentence and its figure."""
+    sentence, figure = box.locator(".widget-html-content p"), box.locator("img.widget-image")
+    box.scroll_into_view_if_needed()
+    for handle in box.locator(".noUi-handle").all():
+        before = sentence.inner_text(), figure.get_attribute("src")
+        handle.focus()
+        page.keyboard.press("ArrowRight")
+        for _ in range(40):
+            if sentence.inner_text() != before[0] and figure.get_attribute("src") != before[1]:
+                box.locator("button.jupyter-button").press("Space")  # back to the start, by keyboard
+                for _ in range(40):
+                    if sentence.inner_text() == before[0]:
+                        return True
+                    time.sleep(0.25)
+                return False
+            time.sleep(0.25)
+        page.keyboard.press("ArrowLeft")
+    return False
 
 
-@pytest.mark.parametrize(("number", "slider"), SLIDERS)
-def test_all_cells_run_and_the_explorer_answers(number, slider, folder, lab, browser):
+# At smoke, where sweeps have a single setting, some explorers have nothing to move to.
+EXPLORERS = {"00": 1, "01": 1, "02": 1, "03": 2, "04": 1, "05": 1, "06": 1, "07": 2}  # at least so many must answer
+
+
+@pytest.mark.parametrize("number", EXPLORERS)
+def test_all_cells_run_and_the_explorers_answer_to_the_keyboard(number, folder, lab, browser):
     notebook = runner.find(number)
     copy = folder / notebook.name
     papermill.execute_notebook(notebook, copy, {"preset": "smoke"}, prepare_only=True, progress_bar=False)
@@ -92,30 +113,17 @@ def test_all_cells_run_and_the_explorer_answers(number, slider, folder, lab, bro
     page.get_by_text("| Idle").wait_for()  # cells sent to a kernel that is not there yet are lost
     page.click("text=Run >> nth=0")
     page.click('text="Run All Cells"')
-    sentence, figure = page.locator(".widget-html-content p"), page.locator("img.widget-image")
-    sentence.wait_for(timeout=180_000)
-    figure.scroll_into_view_if_needed()
-    before = sentence.inner_text(), figure.get_attribute("src")
-    if slider:
-        row = page.locator(".widget-hslider", has=page.get_by_text(slider, exact=True))
-        row.locator(".noUi-handle").focus()
-        page.keyboard.press("ArrowRight")
-    else:
-        page.locator(".widget-dropdown select").select_option(index=1)
-    page.wait_for_function("text => document.querySelector('.widget-html-content p').innerText != text", arg=before[0])
-    page.wait_for_function("src => document.querySelector('img.widget-image').src != src", arg=before[1])
-    figure.scroll_into_view_if_needed()
-    page.screenshot(path=folder / f"{number}.png")
-    page.locator("button.jupyter-button").press("Space")
-    page.wait_for_function("text => document.querySelector('.widget-html-content p').innerText == text", arg=before[0])
-    page.keyboard.press("Control+s")
     ran = []
-    for _ in range(60):
+    for _ in range(240):
+        page.keyboard.press("Control+s")
         ran = [cell for cell in nbformat.read(copy, 4).cells if cell.cell_type == "code"]
         if all(cell.execution_count for cell in ran):
             break
-        time.sleep(0.5)
+        time.sleep(1)
     assert all(cell.execution_count for cell in ran)
     assert not [output for cell in ran for output in cell.outputs if output.output_type == "error"]
+    boxes = page.locator(".rtkit-explorer").all()
+    assert sum(answers(page, box) for box in boxes) >= EXPLORERS[number]
+    page.screenshot(path=folder / f"{number}.png")
     page.close()
     assert not said

@@ -14,6 +14,8 @@ from rtkit.threat import ThreatModel
 from rtkit.training import Phase, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+# torch says so once, whatever the mode, when the mode is first set.
+pytestmark += [pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")]
 
 ARCHITECTURE = "resnet18-cifar"
 KINDS = [("standard", 0.0), ("noise", 8 / 255), ("robust", 8 / 255), ("pgd_l2", 0.5)]

@@ -3,27 +3,26 @@
 import json
 import re
 import statistics
-import time
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 
-from rtkit import presets, records, store
-from rtkit.runner import NOTEBOOKS
+from rtkit import STUDIES, claims, lesson, presets, records, store
 
-PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
-FIGURES = {
-    "00": 7,
-    "01": 6,
-    "02": 6,
-    "03": 8,
-    "04": 8,
-    "05": 5,
-    "06": 4,
-    "07": 2,
-}  # at least so many at the preset smoke
+PATHS = lesson.paths()
+# At least so many figures at the presets smoke and, where the kit's frames fill the notebook, glyphs.
+FIGURES = {"00": 6, "01": 5, "02": 6, "03": 8, "04": 5, "05": 4, "06": 4, "07": 2}
+# Every claim that a notebook judges, by name in one of its cells beside its effect.
+JUDGED = {
+    "01": "U-C1 U-C2 U-C3 U-C4 U-C5 U-C6 U-C7 S-C1 S-C2 S-C4 S-C5",
+    "02": "U-C9 S-C8 S-C9",
+    "03": "U-C8",
+    "04": "NFD-C1 NFD-C2 NFD-C3 NFD-C4 NFD-C5 NFD-C6 NFD-C7",
+    "05": "LwF-C1 LwF-C2 LwF-C3 LwF-C4 LwF-C5 LwF-C6",
+    "06": "VFD-C1 VFD-C2 VFD-C3 VFD-C4 RAT-R1 RAT-R2 RAT-R3 ARKS-A1 ARKS-A3 C101-T1 C101-T2 C101-T3",
+}
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -59,40 +58,69 @@ def test_nothing_that_was_computed_is_stored(notebook):
 def test_one_cell_of_parameters_with_literals_and_comments(notebook, path):
     (cell,) = tagged(notebook, "parameters")
     lines = cell.source.splitlines()
-    # The scorecard reads what others computed, so it has no seeds.
     names = [line.split(":")[0] for line in lines]
-    assert names[:2] == (["preset"] if path.stem[:2] == "07" else ["preset", "seeds"])
+    # The scorecard reads what others computed, so it has no seeds.
+    assert names[:2] == (["preset", "guess"] if path.stem[:2] == "07" else ["preset", "seeds"])
+    assert names[-1] == "guess"
     for line in lines:
         assert re.fullmatch(r"\w+: \w+(\[\w+\])? = .+  # .+", line), line
 
 
-def test_form(notebook):
+def test_form(notebook, path):
+    """A lesson: a head, sections with code one can read, three exercises with folded solutions, an end."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    assert 12 <= len(code) <= 25
-    assert statistics.median(len(source.splitlines()) for source in code) <= 6
-    assert sum(len(source.splitlines()) for source in code) <= 150
-    assert sum(len(re.findall(r"^def ", source, re.MULTILINE)) for source in code) <= 2
-    assert not any(re.search(r"^(class |[%!])|/home/|/root/|/tmp/", source, re.MULTILINE) for source in code)
+    assert 12 <= len(code) <= 60
+    assert 3 <= statistics.median(len(source.splitlines()) for source in code) <= 9
+    assert sum(len(source.splitlines()) for source in code) <= 320
+    assert not any(re.search(r"^[%!]|/home/|/root/|/tmp/", source, re.MULTILINE) for source in code)
     everything = "\n".join(prose)
-    for part in ("Predict before you run", "How could this be wrong?", "Exercises", "References", "arXiv:"):
-        assert part in everything
-    assert 800 <= len(everything.split()) <= 2500
+    for part in ("You will be able to", "How could this be wrong?", "Exercises", "References", "arXiv:"):
+        assert part.lower() in everything.lower(), part
+    assert len(re.findall(r"<details>", everything)) >= 3
+    for kind in ("Warm-up", "Experiment", "Open"):
+        assert re.search(rf"\*\*{kind}", everything), kind
+    assert 800 <= len(everything.split()) <= 2200
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
-    assert [cell.cell_type for cell in tagged(notebook, "interactive")] == ["markdown", "code"]
+    assert any("checks." in source for source in code)
+    number = path.stem[:2]
+    for near in {f"{int(number) + 1:02}", f"{int(number) - 1:02}"} & {path.stem[:2] for path in PATHS}:
+        assert re.search(rf"\]\({near}_\w+\.ipynb", everything), f"no link to {near}"
+    assert all(cell.cell_type in ("markdown", "code") for cell in tagged(notebook, "interactive"))
+
+
+def test_links_between_notebooks_lead_somewhere(notebook):
+    headings = {
+        path.name: re.findall(r"^#+ (.+)$", "\n".join(c[2] for c in lesson.cells(path) if c[0] == "markdown"), re.M)
+        for path in PATHS
+    }
+    for cell in notebook.cells:
+        for name, anchor in re.findall(r"\]\((\d\d_\w+\.ipynb)#?([^)]*)\)", cell.source):
+            assert name in headings, name
+            assert not anchor or anchor in [heading.replace(" ", "-") for heading in headings[name]], anchor
+
+
+def test_every_claim_stands_beside_its_effect(notebook, path):
+    effects = "\n".join(cell.source for cell in tagged(notebook, "effect"))
+    for claim in JUDGED.get(path.stem[:2], "").split():
+        assert re.search(rf"[\"']{claim}[\"'@]", effects), claim
+        assert STUDIES[claims.get(claim).study][0] == path.stem[:2]
+
+
+def test_captum_and_widgets_are_used(notebook, path):
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert ("captum" in source) or path.stem[:2] not in ("00", "02", "03")
+    assert re.search(r"playgrounds\.|widgets\.explorer", source)
 
 
 @pytest.mark.notebook
 def test_papermill_at_smoke(path, tmp_path, monkeypatch):
-    """Runs top to bottom from nothing, draws its figures, keeps its record, and in a second run only reads."""
+    """Runs top to bottom from nothing, draws its figures, keeps its record."""
     monkeypatch.setenv("RTKIT_RUNS", str(tmp_path / "runs"))
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        done = papermill.execute_notebook(
-            path, tmp_path / path.name, {"preset": "smoke"}, cwd=path.parent, progress_bar=False
-        )
-        seconds.append(time.perf_counter() - start)
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
+    done = papermill.execute_notebook(
+        path, tmp_path / path.name, {"preset": "smoke"}, cwd=path.parent, progress_bar=False
+    )
     outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
     figures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(figures) >= FIGURES[path.stem[:2]]
@@ -100,11 +128,11 @@ def test_papermill_at_smoke(path, tmp_path, monkeypatch):
     assert not [output for output in outputs if output.output_type == "error"]
     warned = [output.text for output in outputs if output.get("name") == "stderr" and "Warning" in output.text]
     assert not warned
-    runs = [study for study, number in records.STUDIES.items() if path.stem.startswith(number)]
-    for study in [study for study in runs if study not in ("cue_conflict", "new_test_set")]:  # real images only
+    runs = [study for study, (number, at) in STUDIES.items() if path.stem.startswith(number) and "smoke" in at]
+    for study in runs:
         record = json.loads((tmp_path / "runs" / "records" / "smoke" / f"{study}.json").read_text())
         assert {verdict["reason"] for verdict in record["verdicts"].values()} == {"smoke"}
         assert record["seeds"] == list(presets.get("smoke").seeds)
         assert (tmp_path / "runs" / "records" / "smoke" / f"{study}.csv.gz").exists()
-        assert seconds[1] < seconds[0]
+        assert records.load(study, "smoke").same_code
     assert not list(store.ROOT.glob("notebooks/runs"))

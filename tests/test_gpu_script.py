@@ -1,0 +1,122 @@
+"""The GPU script, dry: every stage on a processor, at a size that takes seconds, with carried data and a notebook."""
+
+import csv
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rtkit import store
+
+SCRIPTS = store.ROOT / "scripts"
+NOTEBOOK = "from rtkit import compute, presets\nprint(presets.get(preset).name, compute.device().type)"
+
+
+def sheets(folder: Path, size: int) -> None:
+    """Eighty images for training and as many to test on, of four classes that brightness tells apart, on sheets."""
+    folder.mkdir(parents=True)
+    y = np.arange(80) % 4
+    for part in ("train", "test"):
+        x = (60 * y[:, None, None, None] + np.arange(size)[:, None]).repeat(3, 3) + np.zeros((1, size, size, 3))
+        sheet = x.astype(np.uint8).reshape(2, 40, size, size, 3).swapaxes(1, 2).reshape(2 * size, 40 * size, 3)
+        Image.fromarray(sheet).save(folder / f"{part}_00.webp", lossless=True)
+    np.savez(folder / "labels.npz", train=y, test=y, classes=np.array([*"abcd"]))
+
+
+@pytest.fixture
+def words(tmp_path) -> list[str]:
+    """The arguments of a dry run, with what it is carried."""
+    for name, size in (("cifar100", 32), ("cifar10", 32), ("mnist", 28), ("kmnist", 28)):
+        sheets(tmp_path / "carried" / "data" / name, size)
+    (tmp_path / "carried" / "wheels").mkdir()
+    (tmp_path / "carried" / "wheels" / "nosuchpackage-1.0-py3-none-any.whl").write_bytes(b"no wheel at all")
+    cells = [nbformat.v4.new_code_cell('preset: str = "glyphs"  # which', metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(NOTEBOOK)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "tiny.ipynb")
+    words = ["--tiny", "--seeds", 0, "--workers", 2, "--notebook", tmp_path / "tiny.ipynb", "--out", tmp_path / "out"]
+    return [str(word) for word in (*words, "--work", tmp_path / "work", "--carried", tmp_path / "carried")]
+
+
+@pytest.fixture
+def inside(monkeypatch):
+    """The scripts as modules of this process, whose environment and threads they change."""
+    threads = torch.get_num_threads()
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    for name in ("PYTHONPATH", "RTKIT_DATA"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    yield importlib.import_module
+    torch.set_num_threads(threads)
+
+
+def rows(path: Path) -> list[dict]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_stage_leaves_its_file(words, tmp_path):
+    variables = {"PYTHONPATH": str(store.ROOT), "RTKIT_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPTS / "gpu.py"), *words]
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, timeout=300)
+    out = tmp_path / "out"
+    stages = json.loads((out / "stages.json").read_text())
+    assert {name: stage["state"] for name, stage in stages.items()} == dict.fromkeys(stages, "done"), ended
+    assert ended.returncode == 0
+    assert list(stages) == ["facts", "tests", "speed", "network", "notebook", "pairs"]
+    assert len(list(out.iterdir())) <= 8
+    found = json.loads((out / "facts.json").read_text())
+    assert found["wheels"]["nosuchpackage"].startswith("failed")
+    assert found["data"]["mnist"] == [80, 28, 28, 3]
+    assert "exit status 0" in (out / "tests.txt").read_text()
+    speed = json.loads((out / "speed.json").read_text())
+    assert {(row["training"], row["batch"]) for row in speed["rows"]} >= {("N-FGSM", 8), ("PGD-10", 16)}
+    network = json.loads((out / "network.json").read_text())["correct after"]
+    assert network["worst case"]["clean"] >= network["worst case"]["APGD towards class 3 in rank"]
+    assert "smoke" in "".join(nbformat.read(out / "notebook.ipynb", 4).cells[-1].outputs[0].text)
+    clean = [row for row in rows(out / "pairs.csv") if row["metric"] == "clean_accuracy" and row["target"] != "source"]
+    cells = {(row["source"], row["target"], row["resolution"], row["method"]) for row in clean}
+    assert len(cells) == len(clean) == 3 * 7 * 2
+    assert {row["resolution"] for row in clean if row["target"] == "cifar10"} == {"32", "16", "12", "8", "6"}
+
+
+def test_a_source_that_was_cut_short_is_taken_up_again(words, tmp_path, inside, monkeypatch):
+    """It computes the missing cells and nothing else, and they come out as they were."""
+    module, gpu, folder = inside("gpu_pairs"), inside("gpu"), tmp_path / "pairs"
+    gpu.unpack(tmp_path / "carried" / "data", tmp_path / "data")
+    monkeypatch.setenv("RTKIT_DATA", str(tmp_path / "data"))
+    folder.mkdir()
+    run = SimpleNamespace(tiny=True, left=100.0, workers=1, seconds={"step": 0.03, "large": 0.01})
+    task = (module.shortened(run, []), "robust", 2 / 255, 0, folder, time.monotonic() + 100)
+    module.unit(*task)
+    before = module.rows_of(folder)
+    kept = [row for row in before if (row["target"], row["method"]) != ("mnist", "last_stage")]
+    assert len(kept) == len(before) - 2
+    (path,) = folder.glob("*.csv")
+    with path.open("w") as file:
+        table = csv.DictWriter(file, before[0])
+        table.writeheader()
+        table.writerows(kept)
+    module.unit(*task)
+    after = module.rows_of(folder)
+    assert after[: len(kept)] == kept
+    made = [row | {"seconds": None} for row in after[len(kept) :]]
+    assert made == [row | {"seconds": None} for row in before if row not in kept]
+
+
+def test_what_cannot_be_had_is_said_and_the_rest_goes_on(words, tmp_path, inside, monkeypatch):
+    stages = ["--notebook", str(tmp_path / "missing.ipynb"), "--stages", "notebook", "speed"]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *words, *stages])
+    assert inside("gpu").main() == 1
+    stages = json.loads((tmp_path / "out" / "stages.json").read_text())
+    assert "papermill ended with" in stages["notebook"]["state"]
+    assert stages["speed"]["state"] == "done"
