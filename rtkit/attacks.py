@@ -66,17 +66,6 @@ def gradient(model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss) -> 
     return value.detach(), grad
 
 
-def fgsm(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: ThreatModel, *, loss: Loss = cross_entropy
-) -> torch.Tensor:
-    """Fast gradient (sign) method: one step as long as the ball allows. Goodfellow et al. 2015, section 4.
-
-    Shape:
-        x (N, C, H, W) in [0, 1], y (N,) -> (N, C, H, W) in [0, 1].
-    """
-    return pgd(model, x, y, threat, steps=1, step_size=threat.eps, random_start=False, keep_best=False, loss=loss)
-
-
 def n_fgsm(
     model: nn.Module,
     x: torch.Tensor,

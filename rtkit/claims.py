@@ -147,10 +147,3 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         row |= {"unit": verdict.unit if ours else "", "verdict": verdict.verdict.replace("_", " ")}
         rows.append(row | {"reason": verdict.reason})
     return pd.DataFrame(rows).set_index("claim")
-
-
-def short(found: Verdict) -> str:
-    """A verdict in a few words, for a table: "supported +22.6 points", or "not judged: smoke"."""
-    if found.verdict == "not_judged":
-        return f"not judged: {found.reason.partition(':')[0].replace('_', ' ')}"
-    return f"{found.verdict} {found.effect:+.1f} {found.unit}"

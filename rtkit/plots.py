@@ -1,6 +1,6 @@
 """Figures: seaborn with the judge's own intervals and the kit's labels. Nothing here computes or imports torch."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +12,7 @@ from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rtkit import claims, labels, say
+from rtkit import labels, say
 from rtkit.claims import Verdict
 from rtkit.frames import interval, t95
 from rtkit.labels import COLOURS
@@ -217,7 +217,9 @@ def top_classes(chances, classes: Sequence[str], label: int, ax: Axes | None = N
 
 def verdict_colour(text: str) -> str:
     """The style of a table's cell that begins with a verdict: its colour, pale. For `DataFrame.style.map`."""
-    colour, _ = VERDICTS.get(text.partition(" ")[0], (None, None))
+    words = {"seen": "supported", "opposite": "contradicted", "cannot": "inconclusive"}
+    first = text.partition(" ")[0]
+    colour, _ = VERDICTS.get(words.get(first, first), (None, None))
     return f"background-color: {colour}40" if colour else "color: #666666"
 
 
@@ -235,18 +237,3 @@ def verdicts(found: Mapping[str, Verdict], ax: Axes | None = None) -> Axes:
     unit = shown[0][1].unit if shown else "points"
     ax.set(xlabel=f"effect with 95 % interval ({unit}); black tick: the margin", ylim=(-0.6, len(shown) - 0.4))
     return ax
-
-
-def forest(found: Iterable[Verdict]) -> Figure:
-    """All judged effects, a panel for each unit (`verdicts`)."""
-    units: dict[str, dict[str, Verdict]] = {}
-    order = list(claims.load())
-    for verdict in sorted(found, key=lambda one: order.index(one.claim.partition("@")[0])):
-        if verdict.effect is not None:
-            units.setdefault(verdict.unit, {})[verdict.claim] = verdict
-    heights = [len(part) + 2 for part in units.values()] or [1]
-    size = {"figsize": (8.5, 0.36 * sum(heights) + 0.8), "height_ratios": heights, "layout": "constrained"}
-    figure, panels = plt.subplots(len(heights), 1, squeeze=False, **size)
-    for ax, part in zip(panels[:, 0], units.values(), strict=False):
-        verdicts(part, ax)
-    return figure

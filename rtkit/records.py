@@ -1,7 +1,6 @@
 """What the studies found, as it lies on disk: frames, records, and the scorecard made of them. Imports no torch."""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -139,25 +138,6 @@ def scorecard(preset: str) -> list[Verdict]:
     found = [best(study, preset) for study in STUDIES]
     judged = {name: verdict for record in found if record for name, verdict in record.verdicts.items()}
     return claims.scorecard(preset, PRESETS[preset], judged, tuple(STUDIES))
-
-
-def overview(found: Sequence[Record]) -> pd.DataFrame:
-    """Claims by presets: statement, the paper's number, and the verdict at each preset that has one, in a few words.
-
-    Args:
-        found: the records to draw on; where two speak of a claim at a preset the later one counts.
-    """
-    columns = {}
-    for preset in dict.fromkeys(record.preset for record in found if record.verdicts):
-        verdicts = {key: value for record in found if record.preset == preset for key, value in record.verdicts.items()}
-        card = claims.scorecard(preset, PRESETS[preset], verdicts, tuple(STUDIES))
-        columns[preset] = {verdict.claim: claims.short(verdict) for verdict in card}
-    place = {name: k for k, name in enumerate(claims.load())}
-    order = sorted(set().union(*columns.values()), key=lambda name: (place[name.partition("@")[0]], name))
-    table = pd.DataFrame(columns).reindex(order).fillna("not judged: not run")
-    table.insert(0, "statement", [claims.get(name).statement for name in order])
-    table.insert(1, "the paper's number", [claims.get(name).paper_effect for name in order])
-    return table.rename_axis("claim")
 
 
 def interval(verdict: Verdict) -> Interval:
