@@ -129,4 +129,67 @@ def coin(answer) -> bool:
         if abs(clean - wrong[0]) + abs(robust - wrong[1]) < 1e-6:
             return _say(False, hint)
     right = abs(clean - 87) + abs(robust - 61) < 1e-6
-    return _say(right, f"of (96, 4) and (84, 80) a quarter and three quarters make (87, 61), not ({clean:g}, {robust:g}).")
+    return _say(
+        right, f"of (96, 4) and (84, 80) a quarter and three quarters make (87, 61), not ({clean:g}, {robust:g})."
+    )
+
+
+def noise_lead(answer, main) -> bool:
+    """Notebook 01: the lead of the noise source over the standard one, in points by replicate, from the judged rows."""
+    from rtkit.frames import by_seed, lead
+
+    def found(first: str, **where):
+        return by_seed(main, lambda f: lead(f, first, method="last_stage", **where)).tolist()
+
+    at, two = {"common": True}, {"target": ("digits", "lower")}
+    right, answer = found("noise", **at, **two), list(answer) if hasattr(answer, "__len__") else []
+    if len(answer) != len(right):
+        return _say(False, "one number for each replicate, please: keep by_seed(main, ...).")
+    for wrong, hint in (
+        (right, ""),
+        ([0.0] * len(right), 'put lead(f, "noise", ...) in place of 0.0.'),
+        (found("noise", **at), "the standard source met a third target that the noise source did not: target=TWO."),
+        (found("noise", **two), "the standard source was given other numbers of pictures as well: common=True."),
+        (found("noise"), "compare like with like: target=TWO and common=True."),
+        (found("robust", **at, **two), "that is the robust source."),
+        ([-value for value in right], "that is standard minus noise."),
+        ([value / 100 for value in right], "in points, please, not as shares."),
+    ):
+        if max(abs(one - other) for one, other in zip(answer, wrong, strict=True)) < 1e-6:
+            return _say(not hint, hint)
+    return _say(False, 'the last stage is trained: method="last_stage".')
+
+
+def l2_ball(answer) -> bool:
+    """Notebook 00: a function of changes (N, 3, H, W) and a radius -> the nearest changes within the l2 ball."""
+    import torch
+
+    from rtkit.threat import ThreatModel
+
+    # Two changes are too long, one by far; one is short enough, one is none.
+    directions = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    delta = torch.tensor([9.0, 2.0, 0.5, 0.0]).view(-1, 1, 1, 1) * directions / directions.flatten(1).norm(dim=1)[0]
+    try:
+        found, right = answer(delta.clone(), 1.0), ThreatModel("l2", 1.0).project(delta)
+    except RuntimeError as error:
+        return _say(False, f"torch says: {error}. Lengths of shape (N, 1, 1, 1) fit changes of shape (N, 3, H, W).")
+    if found is None:
+        return _say(False, "the function returns nothing; begin its last line with return.")
+    if found.shape != delta.shape:
+        return _say(False, f"the shape must stay {tuple(delta.shape)}, got {tuple(found.shape)}; `view` the lengths.")
+    if not found.isfinite().all():
+        return _say(False, "the last change is zero, and 0 / 0 is no number: `clamp` the factor or the length.")
+    lengths = found.flatten(1).norm(dim=1)
+    for wrong, hint in (
+        (delta, "nothing is shortened yet."),
+        (delta.clamp(-1, 1), "that is the l∞ ball: it limits each pixel, not the length of the whole change."),
+        (delta / delta.norm(), "each image has a length of its own: `flatten(1)`, then `norm(dim=1)`."),
+        (delta * min(1.0, 1 / float(delta.norm())), "each image has a length of its own, not the batch."),
+    ):
+        if torch.allclose(found, wrong, atol=1e-5):
+            return _say(False, hint)
+    if lengths[2] > delta[2].norm() + 1e-4:
+        return _say(False, "a change that is short enough must stay as it is: `clamp` the factor at 1.")
+    if lengths.max() > 1 + 1e-4:
+        return _say(False, f"one change still has the length {float(lengths.max()):.2f}, and the radius is 1.")
+    return _say(torch.allclose(found, right, atol=1e-5), "shorten a change, but keep its direction.")

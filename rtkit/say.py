@@ -1,7 +1,7 @@
 """Sentences and verdict cards computed from a run, so that a notebook reads true whichever way its results fall."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from IPython.display import Markdown
 
@@ -80,7 +80,7 @@ def checks(judge: Judge) -> Markdown:
     return Markdown(lines(*shown) if shown else "*A single replicate: nothing can be checked.*")
 
 
-def _effect(verdict: Verdict) -> str:
+def effect(verdict: Verdict) -> str:
     """The effect of a verdict with its interval; of a conjunction every part, with the margin that it must clear."""
     if not verdict.parts or verdict.effect is None:
         return word(verdict)
@@ -101,7 +101,7 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
     verdict, claim = judge.verdicts[name], claims.get(name)
     regime = name.partition("@")[2]
     good = sum(one.holds for one in judge.controls)
-    rows = {"here": f"{_effect(verdict)}; {verdict.replicates} replicates, {good} of {len(judge.controls)} checks pass"}
+    rows = {"here": f"{effect(verdict)}; {verdict.replicates} replicates, {good} of {len(judge.controls)} checks pass"}
     if verdict.effect is None:
         rows["here"] = word(verdict)
     if verdict.reason.startswith("collapsed"):
@@ -110,7 +110,7 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
         kept = records.load(claim.study, records.REAL, "kit")
         other = kept.verdicts.get(name) if kept else None
         if other and other.effect is not None:
-            rows["photographs"] = f"{_effect(other)} ({word(other)})"
+            rows["photographs"] = f"{effect(other)} ({word(other)})"
     if beside:
         rows["beside"] = beside
     rows["the paper"] = f"{claim.paper_effect} ({claim.paper})"
@@ -118,6 +118,11 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
     place = f'<a id="{claims.anchor(name)}"></a>'
     head = f"> {place}**{name}** {claim.statement}{f' *Here: {regime}.*' if regime else ''}"
     return Markdown(f"{head} **{word(verdict).upper()}**\n>\n> | | |\n> |---|---|\n{table}")
+
+
+def cards(judge: Judge, *names: str, beside: Mapping[str, str] | None = None) -> Markdown:
+    """The cards of several claims below each other; `beside` has one line more for some of them."""
+    return Markdown("\n\n".join(card(judge, name, (beside or {}).get(name, "")).data for name in names))
 
 
 def answer(said, found: str | Callable[[], str]) -> Markdown:
