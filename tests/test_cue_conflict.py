@@ -1,24 +1,25 @@
-"""Cue-conflict stimuli on real networks: decisions by hand, the path from a folder to a figure, and what is refused."""
+"""Cue-conflict stimuli on real networks: decisions by hand, the path from a folder to a page, and what is refused."""
 
 import math
+import re
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from captum.attr import IntegratedGradients
+from lessons import read, study
 from PIL import Image
 from torch import nn
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 
-from rtkit import cli, presets, records, sixteen, store, studies
+from rtkit import cli, experiment, lesson, models, presets, records, shape_bias, store
+from rtkit.data.glyphs import World
 from rtkit.data.pictures import Pictures
-from rtkit.plots import cue_conflict as figures
+from rtkit.measure import cue_conflict as measure
+from rtkit.measure.cue_conflict import ALL, Stimuli
 from rtkit.presets import Preset
-from rtkit.prose import cue_conflict as say
-from rtkit.studies import cue_conflict as study
-from rtkit.studies import cue_conflict_effects as effects
-from rtkit.studies.cue_conflict import ALL, Stimuli
+from rtkit.sources import Source
 
 PRESET = Preset("cifar-small", (0, 1), "small-8", 40, 20, 2, 0.1, world=Pictures("cifar100"))
 
@@ -47,11 +48,31 @@ def conflicts(root, shade: int = 100) -> None:
 
 
 @pytest.fixture
-def root(root, monkeypatch):
+def quick(monkeypatch):
+    """Networks of letters that nobody trained, and no slow pictures of what they look at."""
+    load = Source.load
+
+    def chosen(self):
+        return (models.create(20, "small-8", 0).eval(), {}) if isinstance(self.world, World) else load(self)
+
+    monkeypatch.setattr(Source, "load", chosen)
+    monkeypatch.setattr(shape_bias, "single_feature", lambda net, x, feature, steps: x)
+    monkeypatch.setattr(IntegratedGradients, "attribute", lambda self, x, *_, **__: x)
+
+
+@pytest.fixture
+def root(root, monkeypatch, quick):
     """A folder for data, a preset that trains two steps, and no further process."""
     monkeypatch.setitem(presets.PRESETS, "cifar-small", PRESET)
-    monkeypatch.setattr(studies, "workers", lambda: 1)
-    return root
+    monkeypatch.setattr(experiment, "workers", lambda: 1)
+    measure.stimuli.cache_clear()
+    yield root
+    measure.stimuli.cache_clear()
+
+
+def run(preset: str = "cifar-small") -> pd.DataFrame:
+    cells = lesson.execute(lesson.path("02"), tags=lesson.GRID)["stimuli_cells"]
+    return experiment.run(measure.rows, cells, preset, run="mine")
 
 
 class Fixed(nn.Module):
@@ -72,18 +93,18 @@ def by_hand() -> Stimuli:
 
 def test_only_the_shared_classes_count():
     logits = torch.tensor([[9.0, 1.0, 9.0, 2.0, 9.0, 0.0]])
-    found = study.chances(logits, (3, 5, 1))
+    found = measure.chances(logits, (3, 5, 1))
     assert found.sum() == pytest.approx(1)
     assert found[0].tolist() == pytest.approx((torch.tensor([2.0, 0.0, 1.0]).exp() / (math.e**2 + 1 + math.e)).tolist())
     table = torch.full((4, 6), 9.0)  # classes that the stimuli lack are the likeliest everywhere
     table[:, [3, 5, 1]] = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]])
-    assert study.decisions(Fixed(table), by_hand()).tolist() == [0, 2, 2, 2]
+    assert measure.decisions(Fixed(table), by_hand()).tolist() == [0, 2, 2, 2]
 
 
 def test_shares_by_hand():
     # For the shape, for the texture, for neither, for the shape.
     found = {
-        (metric, name): (value, n) for metric, name, value, n in study.shares(torch.tensor([0, 2, 2, 2]), by_hand())
+        (metric, name): (value, n) for metric, name, value, n in measure.shares(torch.tensor([0, 2, 2, 2]), by_hand())
     }
     assert found["shape_decisions", ALL] == (0.5, 4)
     assert found["texture_decisions", ALL] == (0.25, 4)
@@ -98,7 +119,7 @@ def test_shares_by_hand():
 def test_stimuli_of_the_classes_that_a_data_set_has(root):
     photographs(root, ("deer", "dog", "cat"))
     conflicts(root)
-    found = study.stimuli(Pictures("cifar10"))
+    found = measure.stimuli(Pictures("cifar10"))
     assert found.names == ("cat", "dog")
     assert found.columns == (2, 1)
     assert found.x.shape == (3, 3, 32, 32)
@@ -106,10 +127,20 @@ def test_stimuli_of_the_classes_that_a_data_set_has(root):
     assert found.texture.tolist() == [1, 0, 0]
 
 
-def test_from_a_folder_to_a_figure(root, monkeypatch):
+def test_from_a_folder_to_a_page(root, monkeypatch):
     photographs(root)
     conflicts(root)
-    frame = study.run("cifar-small")
+    page = read("02", preset="cifar-small", run="mine")
+    assert "A stimulus of each shape" in page
+    assert "robust accuracy, robust minus standard" in page
+    record = records.load("cue_conflict", "cifar-small")
+    assert record.verdicts == {}
+    assert record.same_code
+    assert records.load("shape_bias", "glyphs") is None  # the kit's, read and not run
+
+    frame = run()
+    kept = store.load_frame(records.path("cue_conflict", "cifar-small").with_suffix(".csv.gz"))
+    pd.testing.assert_frame_equal(kept[frame.columns], frame, check_dtype=False)
     assert set(frame.source) == {"standard", "noise", "robust"}
     assert set(frame[frame.source != "standard"].source_eps) == {Pictures.eps}
     there = frame[frame.target == "cue_conflict"]
@@ -122,56 +153,37 @@ def test_from_a_folder_to_a_figure(root, monkeypatch):
     own = frame[frame.target == "source"]
     assert {"clean_accuracy", "robust_accuracy", "self_check_warnings", "collapsed"} == set(own.metric)
 
-    effects.publish(frame, "cifar-small")
-    record = records.load("cue_conflict", "cifar-small")
-    assert record.verdicts == {}
-    assert record.same_code
-    kept = store.load_frame(records.path("cue_conflict", "cifar-small").with_suffix(".csv.gz"))
-    assert say.tell(kept) == say.tell(frame)
-    assert "3 stimuli of 2 classes (cat, dog)" in say.tell(frame)
-
-    ax = figures.by_class(kept)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "cat", ALL]
-    assert len(ax.get_legend().get_texts()) == 3
-    found = study.stimuli(Pictures("cifar10"))
-    ax = figures.strip(found, {"mine": torch.tensor([1, 1, 0])})
-    assert [text.get_text() for text in ax.texts] == ["cat\ndog\ndog", "dog\ncat\ndog", "shape\ntexture\nmine"]
-    plt.close("all")
-
     # A second run reads; other stimuli ask the networks again, without training them.
-    monkeypatch.setattr(study, "decisions", lambda *_: pytest.fail("computed again"))
-    pd.testing.assert_frame_equal(study.run("cifar-small"), frame)
+    monkeypatch.setattr(measure, "decisions", lambda *_: pytest.fail("computed again"))
+    pd.testing.assert_frame_equal(run(), frame)
     conflicts(root, shade=200)
+    measure.stimuli.cache_clear()
     networks = sorted((root.parent / "runs" / "networks").iterdir())
     with pytest.raises(pytest.fail.Exception, match="computed again"):
-        study.run("cifar-small")
+        run()
     assert sorted((root.parent / "runs" / "networks").iterdir()) == networks
 
 
 def test_what_is_missing_is_named(root):
     with pytest.raises(ValueError, match="no data set is called 'cifar10': `rtkit data get cifar10`"):
-        study.plan("cifar-small")
+        run()
     photographs(root)
     with pytest.raises(ValueError, match=r"cue_conflict is missing; put images laid out as .*data/README\.md"):
-        study.plan("cifar-small")
+        run()
     (root / "cue_conflict").mkdir()
     with pytest.raises(ValueError, match="holds no cue-conflict stimulus of two of the classes cat, dog"):
-        study.plan("cifar-small")
+        run()
     photographs(root, ("deer", "dog"))
     with pytest.raises(ValueError, match=r"shares fewer than two classes .* airplane, .*, it has deer, dog"):
-        study.plan("cifar-small")
-    with pytest.raises(
-        ValueError, match="cue_conflict does not run at the preset 'glyphs', only at cifar-small, cifar"
-    ):
-        study.run("glyphs")
+        run()
 
 
 def test_the_command_line_refuses_in_a_line(root, capsys):
     for name, preset, words in (
-        ("cue_conflict", "glyphs", "only at cifar-small"),
+        ("cue_conflict", "glyphs", "cue_conflict does not run at the preset 'glyphs', only at cifar-small, cifar"),
         ("cue_conflict", "cifar-small", "`rtkit data get cifar10`"),
         ("02", "cifar-small", "`rtkit data get cifar10`"),  # by number: the study of this notebook that runs there
-        ("02", "imagenet", "the study shape_bias does not run"),
+        ("02", "imagenet", "02 does not run at the preset 'imagenet'"),
     ):
         with pytest.raises(SystemExit) as stopped:
             cli.main(["study", name, "--preset", preset])
@@ -202,47 +214,60 @@ def made_up(lead: float) -> pd.DataFrame:
             add("robust_accuracy", 0.5 if source == "robust" else 0.1 + jitter, "source")
             add("self_check_warnings", 0.0, "source")
             add("collapsed", 0.0, "source")
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    frame.attrs = {"study": "cue_conflict", "preset": "cifar-small", "run": "kit"}
+    return frame
 
 
 @pytest.mark.parametrize(
-    ("lead", "word", "counts"),
-    [(0.2, "**ahead**", (2, 0)), (-0.2, "**behind**", (0, 2)), (0.0, "**not told apart**", (0, 0))],
+    ("lead", "word", "clear"),
+    [(-0.2, "**to the texture**", 2), (0.008, "**not clearly**", 0)],
 )
-def test_sentences_flip_with_the_frame(lead, word, counts):
-    frame = made_up(lead)
-    assert effects.lead(frame).effect == pytest.approx(125 * lead)
-    told = say.tell(frame)
-    (robust,) = [line for line in told.splitlines() if "In shape bias" in line and "the robust source" in line]
-    assert word in robust
-    (noise,) = [line for line in told.splitlines() if "In shape bias" in line and "the noise source" in line]
-    assert "**not told apart**" in noise
-    assert f"above the standard ones in {counts[0]}, clearly below in {counts[1]}" in told
-    assert f"robust: by the shape {40 + 100 * lead:.1f} %, by the texture {40 - 100 * lead:.1f} %" in told
-    assert "decides **less often** in the standard networks than in guesses: -10.0 points" in told
-    frame.loc[frame.metric == "texture_decisions", "value"] += 0.2
-    assert "decides **more often** in the standard networks than in guesses: +10.0 points" in say.tell(frame)
-    assert all(control.holds for control in effects.controls(frame))
-    assert effects.verdicts(frame, "cifar-small") == {}
+def test_the_page_flips_with_the_frame(lead, word, clear, quick):
+    page = read("02", {"cue_conflict": made_up(lead)}, preset="cifar-small")
+    (told,) = [line for line in page.splitlines() if line.startswith("Adversarial training")]
+    assert word in told
+    assert f"{125 * lead:+.1f} points [" in told
+    assert f"clearly apart in {clear} of 2 shapes" in told
+    assert f"their shape bias differs from the standard one by {125 * lead:+.0f} points" in page
+    most = "the texture" if lead < 0 else "the shape"
+    assert f"in standard networks, {most} ({40 + 100 * abs(lead):.0f} % of the stimuli) in robust ones" in page
+    # The story of the letters stands beside it, from the kit.
+    assert "S-C9: **seen in this world**" in page
 
 
-def test_one_replicate_and_none():
-    frame = made_up(0.2)
-    told = say.tell(frame[frame.seed == 0])
-    assert "in a single replicate" in told
-    assert "above the standard ones in 0, clearly below in 0" in told
-    assert effects.controls(frame[frame.seed == 0]) == []
-    assert "data/cue_conflict" in say.tell(None)
+def checked(frame: pd.DataFrame):
+    return study("02", {"cue_conflict": frame}, preset="cifar-small")["photo_judge"]
 
 
-def test_a_control_that_fails_is_told():
+def test_checks_and_no_verdict():
+    judge = checked(made_up(0.2))
+    assert [one.holds for one in judge.controls] == [True, True]
+    assert (judge.verdicts, judge.collapsed) == ({}, [])
     frame = made_up(0.2)
     frame.loc[(frame.source == "robust") & (frame.metric == "robust_accuracy"), "value"] = 0.05
-    assert [control.holds for control in effects.controls(frame)] == [False, True]
+    assert [one.holds for one in checked(frame).controls] == [False, True]
 
 
-def test_the_sixteen_classes_are_those_of_imagenet():
-    names = {name: [_IMAGENET_CATEGORIES[k] for k in places] for name, places in sixteen.CLASSES.items()}
+def test_of_one_replicate_nothing_is_checked():
+    frame = made_up(0.2)
+    alone = frame[frame.seed == 0]
+    alone.attrs = frame.attrs
+    assert checked(alone).controls == []
+
+
+@pytest.fixture(scope="module")
+def sixteen() -> dict:
+    """What the solution of the last exercise defines."""
+    prose = "\n".join(source for kind, _, source in lesson.cells(lesson.path("02")) if kind == "markdown")
+    space = {"torch": torch}
+    exec(re.search(r"```python\n(PLACES.+?)```", prose, re.DOTALL)[1], space)
+    return space
+
+
+def test_the_sixteen_classes_are_those_of_imagenet(sixteen):
+    spelled = sixteen["spelled"]
+    names = {name: [_IMAGENET_CATEGORIES[k] for k in spelled(at)] for name, at in sixteen["PLACES"].items()}
     assert list(names) == sorted(names)
     assert len(names) == 16
     assert names["bear"] == ["brown bear", "American black bear", "ice bear", "sloth bear"]
@@ -257,14 +282,11 @@ def test_the_sixteen_classes_are_those_of_imagenet():
     assert len(everything) == len(set(everything)) == 207
 
 
-def test_the_sixteen_take_the_mean_of_their_classes():
-    logits = torch.full((2, 1000), -30.0)
-    logits[0, 404], logits[0, list(sixteen.CLASSES["dog"])] = 1.0, 0.0  # each dog below the airliner, their sum above
+def test_the_sixteen_take_the_mean_of_their_classes(sixteen):
+    logits, names = torch.full((2, 1000), -30.0), list(sixteen["PLACES"])
+    logits[0, 404], logits[0, sixteen["spelled"](sixteen["PLACES"]["dog"])] = 1.0, 0.0  # their sum above the airliner
     logits[1, 385] = 5.0
-    found = sixteen.chances(logits)
-    names = list(sixteen.CLASSES)
+    found = sixteen["chances"](logits)
     assert [names[k] for k in found.argmax(1)] == ["airplane", "elephant"]
     assert found[1, names.index("elephant")] == pytest.approx(0.5, abs=1e-3)
     assert found[0, names.index("dog")] == pytest.approx(1 / (109 + math.e), rel=1e-3)
-    with pytest.raises(ValueError, match="got 10 logits"):
-        sixteen.chances(torch.zeros(1, 10))

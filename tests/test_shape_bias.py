@@ -1,4 +1,4 @@
-"""Shape bias by hand, images with one cue changed, stimuli from a folder, and what the study concludes."""
+"""Shape bias by hand, images with one cue changed, stimuli from a folder, and what notebook 02 concludes."""
 
 import math
 
@@ -6,14 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from captum.attr import IntegratedGradients
+from lessons import read, study
 from PIL import Image
 
-from rtkit import shape_bias
+from rtkit import checks, experiment, lesson, models, presets, shape_bias
 from rtkit.data import glyphs, targets
 from rtkit.data.glyphs import World
-from rtkit.studies import shape_bias as study
-from rtkit.studies import shape_bias_effects as effects
-from rtkit.studies.transfer import MAIN_EPS, SHAPES
+from rtkit.labels import SHAPES
+from rtkit.measure import shape_bias as measure
+from rtkit.sources import Source
+
+EPS = 4 / 255
 
 
 def test_four_rows_by_hand():
@@ -139,20 +143,20 @@ def test_bad_stimuli_are_named(tmp_path):
         shape_bias.read_stimuli(tmp_path, 32, names)
 
 
-def made_up(lead: float) -> pd.DataFrame:
+def made_up(lead: float, preset: str = "glyphs") -> pd.DataFrame:
     """Five replicates in which the robust source has the given lead wherever a claim says it should."""
     rows = []
 
     def add(seed, source, target, value, method="none", metric="clean_accuracy", change=""):
-        eps = MAIN_EPS if source == "robust" else 0.0
+        eps = EPS if source == "robust" else 0.0
         row = {"seed": seed, "source": source, "source_eps": eps, "target": target, "method": method, "metric": metric}
         row |= {"texture_amplitude": World().texture_amplitude}
         rows.append(row | {"value": value + 0.001 * seed, "change": change, "n_test": 500})
 
     for seed in range(5):
         for source, sign in (("standard", -0.5), ("robust", 0.5)):
-            add(seed, source, "source", 0.9, change="none")
-            add(seed, source, "source", 0.5 - 0.8 * sign, change="shape removed")
+            for change, value in (("none", 0.9), ("shape removed", 0.5 - 0.8 * sign), ("texture removed", 0.5)):
+                add(seed, source, "source", value, change=change)
             add(seed, source, "source", 0.5 + lead * sign, change="texture swapped")
             add(seed, source, "source:swapped", 0.5 + lead * sign, "fixed_feature")
             for name in SHAPES:
@@ -162,52 +166,155 @@ def made_up(lead: float) -> pd.DataFrame:
                 add(seed, source, f"{name}:plain", 0.6 + lead * sign, "fixed_feature")
         for name in SHAPES:
             add(seed, "randomised", f"{name}:plain", 0.6, "fixed_feature")
-        for source, bias in (("standard", 0.1), ("randomised", 0.9), ("robust", 1.0)):
+        for source, bias, attacked in (("standard", 0.1, 0.1), ("randomised", 0.9, 0.2), ("robust", 0.99, 0.7)):
             add(seed, source, "source", bias, metric="shape_bias")
+            add(seed, source, "source", attacked, metric="robust_accuracy")
             add(seed, source, "source", -0.001 * seed, metric="self_check_warnings")
             add(seed, source, "source", -0.001 * seed, metric="collapsed")
-    return pd.DataFrame(rows)
+    # No two replicates alike, but for what the checks need.
+    noise = 0.002 * np.random.default_rng(0).normal(size=len(rows))
+    frame = pd.DataFrame(rows)
+    frame["value"] += noise * ((frame.target != "source") | (frame.change == "texture swapped"))
+    frame.attrs = {"study": "shape_bias", "preset": preset, "run": "kit"}
+    return frame
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Source networks that nobody trained, and no slow pictures of what they look at."""
+    monkeypatch.setattr(Source, "load", lambda self: (models.create(20, "small-8", self.seed).eval(), {}))
+    monkeypatch.setattr(shape_bias, "single_feature", lambda net, x, feature, steps: x)
+    monkeypatch.setattr(IntegratedGradients, "attribute", lambda self, x, *_, **__: x)
+
+
+def judged(frame: pd.DataFrame):
+    return study("02", {"shape_bias": frame}, preset="glyphs")["judge"]
 
 
 def test_effects_by_hand():
-    frame = made_up(0.2)
-    one = frame[frame.seed == 0]
-    assert effects.EFFECTS["U-C9"](one) == pytest.approx({"texture-swapped": 20.0, "down-scaled": 40.0})
-    assert effects.EFFECTS["S-C8"](one) == pytest.approx({"zero-shot": 20.0, "with transfer": 20.0})
-    assert effects.EFFECTS["S-C9"](one) == pytest.approx(10.0)
-    assert all(control.holds for control in effects.controls(frame))
+    judge = judged(made_up(0.2))
+    assert judge.interval("U-C9", "texture-swapped").effect == pytest.approx(20, abs=0.3)
+    assert judge.interval("U-C9", "down-scaled").effect == pytest.approx(40, abs=0.3)
+    assert judge.interval("S-C8", "zero-shot").effect == pytest.approx(20, abs=0.3)
+    assert judge.interval("S-C8", "with transfer").effect == pytest.approx(20, abs=0.3)
+    assert judge.interval("S-C9").effect == pytest.approx(10, abs=0.3)
+    assert [one.interval.effect for one in judge.controls] == pytest.approx([-80, 80, -10, 0], abs=0.3)
+    assert all(one.holds for one in judge.controls)
+    assert judge.collapsed == []
 
 
 @pytest.mark.parametrize(("lead", "word"), [(0.2, "supported"), (-0.2, "contradicted")])
 def test_verdicts_flip_with_the_frame(lead, word):
-    frame = made_up(lead)
-    frame["value"] += 0.002 * np.random.default_rng(0).normal(size=len(frame)) * (frame.target != "source")
-    assert {verdict.verdict for verdict in effects.verdicts(frame, "glyphs").values()} == {word}
-    assert {verdict.reason for verdict in effects.verdicts(frame, "smoke").values()} == {"smoke"}
+    judge = judged(made_up(lead))
+    assert {name: found.verdict for name, found in judge.verdicts.items()} == dict.fromkeys(
+        ("S-C8", "U-C9", "S-C9"), word
+    )
+    assert {found.reason for found in judged(made_up(lead, "smoke")).verdicts.values()} == {"smoke"}
 
 
 def test_a_failing_control_stops_the_verdicts():
     frame = made_up(0.2)
     frame.loc[(frame.source == "randomised") & (frame.metric == "shape_bias"), "value"] = 0.05
-    reasons = {verdict.reason.partition(":")[0] for verdict in effects.verdicts(frame, "glyphs").values()}
+    reasons = {found.reason.partition(":")[0] for found in judged(frame).verdicts.values()}
     assert reasons == {"invalid_control"}
 
 
-def test_rank_correlation():
-    x = list(range(20))
-    assert effects.rank_correlation(x, [value**3 for value in x]) == (
-        pytest.approx(1),
-        pytest.approx(1),
-        pytest.approx(1),
-    )
-    found, low, high = effects.rank_correlation(x, np.random.default_rng(1).permutation(20))
-    assert low < found < high
-    assert low < 0 < high
-    with pytest.raises(ValueError, match="at least four"):
-        effects.rank_correlation([1, 2], [1, 2])
+def test_what_was_not_run_is_not_judged_and_a_misspelt_column_is_an_error():
+    frame = made_up(0.2)
+    found = judged(frame[~frame.target.str.endswith(":low")]).verdicts
+    assert (found["U-C9"].verdict, found["U-C9"].reason) == ("not_judged", "not_run")
+    assert found["S-C9"].verdict == "supported"
+    judge = judged(frame)
+    with pytest.raises(KeyError, match="varient"):
+        judge("S-C9", lambda f: study("02")["lead"](f, varient="plain"))
 
 
-def test_a_replicate_shares_its_plan_with_the_full_preset():
-    glyphs_plan, full = (set(study.plan(name)) for name in ("glyphs", "glyphs-full"))
-    assert glyphs_plan <= full
-    assert len({cell.seed for cell in glyphs_plan}) == 5
+def test_two_arms_at_the_ceiling_are_not_compared():
+    frame = made_up(0.02)
+    frame.loc[frame.target.str.endswith(":plain"), "value"] += 0.38
+    assert judged(frame).verdicts["S-C9"].reason == "saturated"
+
+
+def test_the_page_flips_with_the_frame(quick):
+    ahead, behind = (read("02", {"shape_bias": made_up(lead)}, preset="glyphs") for lead in (0.2, -0.2))
+    for claim in ("S-C8", "U-C9", "S-C9"):
+        assert f"{claim}: **seen in this world**" in ahead
+        assert f"{claim}: **opposite seen in this world**" in behind
+    for page, words, others in (
+        (ahead, ("OPPOSITE", "worse** than", "the other**"), ("better** than", "It is **the adversary's**")),
+        (behind, ("better** than", "the adversary's**"), ("OPPOSITE", "worse** than", "It is **the other**")),
+    ):
+        assert not [word for word in words if word in page]
+        assert [word for word in others if word in page] == list(others)
+    assert "are ahead, by +30" in ahead
+    assert "are still behind, by -50" in behind
+    assert "It is **50 of 100 (robust networks: 50)**" in ahead
+    assert "in part at best: under attack 20 %" in ahead
+    assert "4 of 4 checks pass" in ahead
+    assert "Traceback" not in ahead
+
+
+def test_a_rank_correlation_and_its_bootstrap():
+    correlation = study("02")["rank_correlation"]
+    x = pd.Series(range(20))
+    found = correlation(x, x**3)
+    assert (found.effect, found.low, found.high) == (pytest.approx(1), pytest.approx(1), pytest.approx(1))
+    assert found.replicates == 20
+    found = correlation(x, pd.Series(np.random.default_rng(1).permutation(20)))
+    assert found.low < found.effect < found.high
+    assert found.low < 0 < found.high
+
+
+def test_transfer_beside_the_shape_bias():
+    rows = []
+    for seed, bias in ((0, 0.2), (1, 0.4)):
+        world = {"source": "standard", "source_eps": 0.0, "source_seed": seed, "seed": seed, "n_train": 100}
+        world |= {"texture_amplitude": 0.1, "shape_reliability": 0.85}
+        rows.append(world | {"metric": "shape_bias", "value": bias, "method": "none", "target": "source"})
+        for target, value in (("digits", 0.5), ("lower", 0.7), ("greek", 0.0)):
+            fixed = {"metric": "clean_accuracy", "method": "fixed_feature", "target": target}
+            rows.append(world | fixed | {"value": value + bias})
+    table = study("02")["with_transfer"](pd.DataFrame(rows))
+    assert table.bias.tolist() == pytest.approx([20, 40])
+    assert table.transfer.tolist() == pytest.approx([80, 100])
+
+
+def test_a_replicate_shares_its_cells_with_the_full_preset():
+    cells = lesson.execute(lesson.path("02"), tags=lesson.GRID)["cells"]
+    every = {}
+    for name in ("glyphs", "glyphs-full"):
+        preset = presets.get(name)
+        every[name] = {cell for seed in preset.seeds for cell in cells(preset, seed, ())}
+    assert every["glyphs"] <= every["glyphs-full"]
+    assert len({cell.seed for cell in every["glyphs"]}) == 5
+    assert all(isinstance(cell, measure.Cell) for cell in every["glyphs"])
+
+
+def test_cells_from_nothing():
+    """A copy of a target is no data set by name, and the randomised source goes by its own name."""
+    preset = presets.get("smoke")
+    cells = lesson.execute(lesson.path("02"), tags=lesson.GRID)["cells"]
+    chosen = [cell for cell in cells(preset, 0, ()) if cell.source.world.texture_reliability == measure.RANDOMISED]
+    assert [cell.target for cell in chosen] == ["source", *(f"{name}:plain" for name in SHAPES)]
+    frame = experiment.compute_cells(measure.rows, chosen[:2], alone=True)
+    assert set(frame.source) == {"randomised"}
+    assert set(frame.change) == {"", *shape_bias.CHANGES}
+    assert set(frame[frame.target == "digits:plain"].metric) == {"clean_accuracy", "validation_accuracy"}
+    assert frame[frame.metric == "shape_bias"].test_amplitude.isin(measure.AMPLITUDES).all()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda d, s, t: shape_bias.shape_bias(d, s, t), "Right."),
+        (lambda d, s, t: (d == s).float().mean(), "neither cue do not count"),
+        (lambda d, s, t: (d == t).sum() / ((d == s) | (d == t)).sum(), "bias for the texture"),
+        (lambda d, s, t: (d == s).sum() / (d == t).sum(), "stand both"),
+        (lambda d, s, t: 100 * shape_bias.shape_bias(d, s, t), "not percent"),
+        (lambda d, s, t: 0.0, "make 0.6, not 0.00"),
+        (lambda d, s, t: None, "returns nothing"),
+    ],
+)
+def test_the_exercise_is_checked(answer, said, capsys):
+    assert checks.shape_bias(answer) is (said == "Right.")
+    assert said in capsys.readouterr().out
