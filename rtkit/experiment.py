@@ -94,15 +94,19 @@ def compute_cells(rows: Callable, todo: Iterable, alone: bool = False) -> pd.Dat
         todo: cells with an attribute `source`, the network that each needs, or `needs`, things to `load` in this order.
     """
     todo = list(dict.fromkeys(todo))
-    missing = [cell for cell in todo if not _path(rows, cell).exists()]
+    missing, made = [cell for cell in todo if not _path(rows, cell).exists()], {}
     if missing:
         needs = [getattr(cell, "needs", None) or (cell.source,) for cell in missing]
         # Long trainings first, so that no core is left alone with one at the end.
         networks = sorted(dict.fromkeys(need[0] for need in needs), key=lambda source: source.kind != "robust")
         others = list(dict.fromkeys(need[1] for need in needs if need[1:]))
-        stages = [(load, networks, "source networks"), (load, others, "attacks")]
-        spread(*(stage for stage in stages if stage[1]), (partial(cached, rows), missing, "cells"), alone=alone)
-    return pd.DataFrame([row for cell in todo for row in cached(rows, cell)])
+        stages = [
+            (load, networks, "source networks"),
+            (load, others, "attacks"),
+            (partial(cached, rows), missing, "cells"),
+        ]
+        made = dict(zip(missing, spread(*(stage for stage in stages if stage[1]), alone=alone)[-1], strict=True))
+    return pd.DataFrame([row for cell in todo for row in made.get(cell) or cached(rows, cell)])
 
 
 def run(

@@ -110,7 +110,8 @@ def cell(path: Path, config: dict, code: str, compute: Callable[[], list[dict]])
     def write(rows):
         return _seal(to_json({"config": config, "code": code, "rows": rows}))
 
-    return cached(path, lambda path: _unseal(path)["rows"], compute, write)
+    # What was just computed is what will be read: the same order of columns, plain values.
+    return cached(path, lambda path: _unseal(path)["rows"], lambda: json.loads(to_json(compute())), write)
 
 
 def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
