@@ -68,7 +68,7 @@ _NAMES = TARGETS | METHODS | METRICS
 # Okabe and Ito's colours, told apart by readers with any common kind of colour blindness; markers say it once more.
 WHEEL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 MARKS = ("o", "D", "s", "v", "^", "P", "X", "*")
-COLOURS = {"standard": "#0072B2", "noise": "#009E73", "robust": "#D55E00", "randomised": "#E69F00"}
+COLOURS = {"standard": "#0072B2", "noise": "#009E73", "randomised": "#E69F00", "robust": "#D55E00"}
 COLOURS |= {"untrained": "#7F7F7F", "scratch": "#CC79A7", "from scratch": "#CC79A7"}
 MARKERS = {"standard": "o", "noise": "s", "robust": "D", "randomised": "^", "untrained": "X"}
 MARKERS |= {"scratch": "v", "from scratch": "v"}
