@@ -12,7 +12,7 @@ from rtkit.training import Phase
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the README's table: where the weights start, then phase after phase.
+    """One row of the table in docs/methods.md: where the weights start, then phase after phase.
 
     Args:
         hidden: sizes of the new head's hidden layers; none for a linear head.
