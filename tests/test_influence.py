@@ -1,5 +1,7 @@
 """Last-layer influence against autograd, scikit-learn, captum, work on paper, and the truth: leaving images out."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -280,12 +282,18 @@ def test_captum_naive_influence_agrees_at_full_rank(ridge, tolerance):
     ours = influence.influence(head, train, test)
 
     def naive(**options):
-        options |= {"checkpoint": "", "checkpoints_load_func": lambda *_: 1.0, "batch_size": 60}
-        loss = nn.CrossEntropyLoss(reduction="none")
-        method = NaiveInfluenceFunction(linear(head.weights), TensorDataset(*train), loss_fn=loss, **options)
+        options = {"loss_fn": nn.CrossEntropyLoss(reduction="none"), "batch_size": 60, "checkpoint": ""} | options
+        options |= {"checkpoints_load_func": lambda *_: 1.0}
+        method = NaiveInfluenceFunction(linear(head.weights), TensorDataset(*train), **options)
         return method.influence(test), method.R.shape[1]
 
     scores, rank = naive(projection_dim=None, hessian_reg=ridge)
+    assert rank == 20
+    assert relative_error(scores, ours) < tolerance
+    with warnings.catch_warnings():  # the fast mode asks for a loss that sums, and gets one, as in notebook 03
+        warnings.simplefilter("ignore", UserWarning)
+        fast = {"sample_wise_grads_per_batch": True, "loss_fn": nn.CrossEntropyLoss(reduction="sum")}
+        scores, rank = naive(projection_dim=None, hessian_reg=ridge, **fast)
     assert rank == 20
     assert relative_error(scores, ours) < tolerance
     scores, rank = naive()
