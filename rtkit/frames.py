@@ -1,6 +1,8 @@
 """Questions to a tidy frame: pick rows, average them, compare arms within each replicate. Pandas and scipy alone."""
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -40,9 +42,8 @@ class Control:
 
 def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
     """The rows whose columns have the given values; a tuple or list as a value means any of its members."""
-    for column, value in where.items():
-        frame = frame[frame[column].isin(value) if isinstance(value, tuple | list) else frame[column] == value]
-    return frame
+    kept = [frame[key].isin(at) if isinstance(at, tuple | list) else frame[key] == at for key, at in where.items()]
+    return frame[functools.reduce(operator.and_, kept)] if kept else frame
 
 
 def mean(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> float:

@@ -1,19 +1,17 @@
-"""The new test set: its reader, effects by hand, the path from a file to a figure, and a null that must stay one."""
+"""The new test set of notebook 06: its reader, effects by hand, from file to record, and a null that must stay one."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from lessons import study
 
-from rtkit import claims, cli, evaluation, presets, records, store, studies
+from rtkit import claims, cli, evaluation, experiment, lesson, plots, presets, records
+from rtkit import judge as judging
 from rtkit.data import downloads
 from rtkit.data.pictures import Pictures
-from rtkit.plots import new_test_set as figures
+from rtkit.measure import new_test_set
+from rtkit.measure.new_test_set import HALVES, NEW, OLD, PARTS
 from rtkit.presets import Preset
-from rtkit.prose import new_test_set as say
-from rtkit.studies import new_test_set as study
-from rtkit.studies import new_test_set_effects as effects
-from rtkit.studies.new_test_set import NETWORKS, NEW, OLD, PARTS
 
 PRESET = Preset("cifar-small", (0, 1), "small-8", 40, 20, 8, 0.1, world=Pictures("cifar100"))
 NAMES = np.array(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
@@ -38,35 +36,56 @@ def write(root, x=None, y=None, **more) -> None:
     """The new test set; without arguments one of the same kind as `photographs`."""
     x, y = (given if given is not None else made for given, made in zip((x, y), images(2), strict=True))
     np.savez(root / "cifar10_1.npz", x_test=x, y_test=y, **more)
+    new_test_set._digest_of.cache_clear()
 
 
 @pytest.fixture
-def root(root, tmp_path, monkeypatch):
-    """A folder for data, none of the kit's results, a preset that trains eight steps, and no further process."""
-    monkeypatch.setattr(store, "RESULTS", tmp_path / "results")
+def root(root, monkeypatch):
+    """A folder for data, a preset that trains eight steps, and no further process."""
     monkeypatch.setitem(presets.PRESETS, "cifar-small", PRESET)
-    monkeypatch.setattr(studies, "workers", lambda: 1)
+    monkeypatch.setattr(experiment, "workers", lambda: 1)
+    new_test_set._digest_of.cache_clear()
     return root
 
 
-def test_what_is_missing_or_wrong_is_named(root):
+@pytest.fixture(scope="module")
+def space() -> dict:
+    """What notebook 06 defines, by the kit's own frames."""
+    return study("06")
+
+
+def run(space: dict, preset: str = "cifar-small", only=()) -> pd.DataFrame | None:
+    def cells(*args):
+        return [cell for cell in space["new_cells"](*args) if not only or cell.network in only]
+
+    return experiment.run(new_test_set.rows, cells, preset, run="mine")
+
+
+def judged(space: dict, frame: pd.DataFrame) -> judging.Judge:
+    """What the notebook's effect cell makes of a frame."""
+    (source,) = [source for _, marks, source in lesson.cells(lesson.path("06")) if "judge_anew = Judge" in source]
+    space = space | {"anew": frame}
+    exec(source, space)
+    return space["judge_anew"]
+
+
+def test_what_is_missing_or_wrong_is_named(root, space):
     with pytest.raises(ValueError, match="no data set is called 'cifar10': `rtkit data get cifar10`"):
-        study.plan("cifar-small")
+        run(space)
     photographs(root, NAMES[:3])
     with pytest.raises(ValueError, match=r"cifar10\.npz has 3 classes instead of CIFAR-10's ten; `rtkit data get"):
-        study.plan("cifar-small")
+        run(space)
     photographs(root)
     with pytest.raises(ValueError, match=r"no CIFAR-10\.1: .*cifar10_1\.npz is missing; .*data/README\.md"):
-        study.plan("cifar-small")
-    with pytest.raises(ValueError, match="new_test_set does not run at the preset 'glyphs', only at cifar-small"):
-        study.plan("glyphs")
+        run(space)
+    assert run(space, "glyphs") is records.any_frame("new_test_set")  # None, until the kit has one
     path = root / "cifar10_1.npz"
     path.write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(ValueError, match=r"cifar10_1\.npz cannot be read .* fetch or write it again"):
-        study.plan("cifar-small")
+        run(space)
     np.savez(path, x=np.zeros(3))
     with pytest.raises(ValueError, match=r"cifar10_1\.npz lacks the arrays x_test, y_test; it must hold x_test, y_t"):
-        study.plan("cifar-small")
+        run(space)
     x, y = images(2)
     for arrays, words in (
         ((x / 255, y), r"cifar10_1\.npz: x_test must be uint8 of shape .* got float64"),
@@ -78,19 +97,19 @@ def test_what_is_missing_or_wrong_is_named(root):
     ):
         write(root, *arrays)
         with pytest.raises(ValueError, match=words):
-            study.plan("cifar-small")
+            run(space)
 
 
 def test_images_of_another_size_are_resized(root):
     photographs(root)
     write(root, *images(2, size=40))
-    found = study.new_images(Pictures("cifar10"))
+    found = new_test_set.new_images(Pictures("cifar10"))
     assert found.x.shape == (90, 3, 32, 32)
     assert found.classes == tuple(NAMES)
     assert found.y.tolist() == images(2)[1].tolist()
-    other = study.digest(found)
+    other = new_test_set.digest(found)
     write(root)
-    assert study.digest(study.new_images(Pictures("cifar10"))) != other
+    assert new_test_set.digest(new_test_set.new_images(Pictures("cifar10"))) != other
 
 
 def test_the_command_line_refuses_in_a_line(root, capsys):
@@ -110,76 +129,80 @@ def test_what_lies_beside_the_data_sets_is_not_listed(root):
     assert there == ["cifar10", "mine"]
 
 
-def test_networks_are_those_of_the_cue_conflict_study_and_more():
-    from rtkit.studies import cue_conflict
+def test_networks_are_those_of_the_cue_conflict_study_and_more(space):
+    preset, eps = presets.get("cifar-small"), Pictures.eps
+    found = [cell.source for cell in space["new_cells"](preset, 1, ())]
+    stimuli = lesson.execute(lesson.path("02"), {}, lesson.GRID)["stimuli_cells"](preset, 1, ())
+    assert set(found[:3]) == {cell.source for cell in stimuli}
+    assert [source.source_eps for source in found] == [0, eps, eps, 2 * eps, 0, 0]
+    assert [source.steps for source in found] == [2340, 2340, 2340, 2340, 780, 292]
 
-    found, eps = study.networks("cifar-small", 1), Pictures.eps
-    assert list(found.values())[:3] == list(cue_conflict.sources("cifar-small", 1).values())
-    assert [source.source_eps for source in found.values()] == [0, eps, eps, 2 * eps, 0, 0]
-    assert [source.steps for source in found.values()] == [2340, 2340, 2340, 2340, 780, 292]
 
-
-def test_from_a_file_to_a_figure(root, monkeypatch):
-    three = {name: NETWORKS[name] for name in ("standard", "robust", study.BRIEF[1])}  # a few seconds less
-    monkeypatch.setattr(study, "NETWORKS", three)
-    monkeypatch.setattr(study, "ATTACKED", 6)
+def test_from_a_file_to_a_record(root, space, monkeypatch):
+    three = ("standard", "robust", "standard, an eighth of the steps")  # a few seconds less
+    monkeypatch.setattr(new_test_set, "ATTACKED", 6)
     photographs(root)
     write(root)
-    frame = study.run("cifar-small")
+    frame = run(space, only=three)
     assert list(frame.network.unique()) == list(three)
     clean = frame[frame.metric == "clean_accuracy"]
-    assert set(clean.images) == {OLD, NEW, *study.HALVES}
+    assert set(clean.images) == {OLD, NEW, *HALVES}
     whole = clean.pivot_table(index=["seed", "network"], columns="images", values="value")
-    assert np.allclose(whole[list(study.HALVES)].mean(axis=1), whole[OLD])
+    assert np.allclose(whole[list(HALVES)].mean(axis=1), whole[OLD])
     for part in (OLD, NEW):
         rows = frame[(frame.metric == "accuracy_in_part") & (frame.images == part)]
         assert (rows.groupby(["seed", "network"]).size() == PARTS).all()
         total = (rows.value * rows.n_test).groupby([rows.seed, rows.network]).sum() / 90
         assert np.allclose(total, whole[part].loc[total.index])
         assert len(frame[(frame.metric == "robust_accuracy") & (frame.images == part)]) == 6
-    net, _ = study.networks("cifar-small", 1)["standard"].load()
-    assert whole[NEW][1, "standard"] == pytest.approx(evaluation.accuracy(net, study.new_images(Pictures("cifar10"))))
+    (first, *_) = space["new_cells"](PRESET, 1, ())
+    new = evaluation.accuracy(first.source.load()[0], new_test_set.new_images(Pictures("cifar10")))
+    assert whole[NEW][1, "standard"] == pytest.approx(new)
 
-    assert records.latest("new_test_set", "cifar-small") is None
-    effects.publish(frame, "cifar-small")
+    records.publish(judged(space, frame))
     record = records.load("new_test_set", "cifar-small")
     assert set(record.verdicts) == {"C101-T1", "C101-T2", "C101-T3"}
     assert record.verdicts["C101-T1"].reason == "not_run: 2 of at least 3 replicates"
     assert record.same_code
-    kept = records.latest("new_test_set", "cifar-small")
-    assert say.tell(kept) == say.tell(frame)
-    assert "Correct of 90 old and of 90 new images" in say.tell(kept)
+    kept = records.frame("new_test_set", "cifar-small", None)
+    assert judged(space, kept).controls == judged(space, frame).controls
 
     # A second run reads; other new images ask the networks again, without training them.
-    monkeypatch.setattr(study, "_measure", lambda *_: pytest.fail("computed again"))
-    pd.testing.assert_frame_equal(study.run("cifar-small"), frame)
-    write(root, images(3)[0])
     networks = sorted((root.parent / "runs" / "networks").iterdir())
+    same = experiment.code(new_test_set.rows)
+    monkeypatch.setattr(experiment, "code", lambda _: same)
+    monkeypatch.setattr(new_test_set, "_measure", lambda *_: pytest.fail("computed again"))
+    pd.testing.assert_frame_equal(run(space, only=three), frame)
+    write(root, images(3)[0])
     with pytest.raises(pytest.fail.Exception, match="computed again"):
-        study.run("cifar-small")
+        run(space, only=three)
     assert sorted((root.parent / "runs" / "networks").iterdir()) == networks
 
 
-def rows(seed: int, name: str, old, new) -> list[dict]:
+def rows(seed: int, name: str, kind: str, old, new) -> list[dict]:
     """One network of one replicate by its accuracies on the parts of either test set, of 100 and of 10 images each."""
-    facts = {"network": name, "source": NETWORKS[name][0], "source_eps": 0.0, "seed": seed, "target": "source"}
-    facts |= {"source_seed": seed, "part": 0}
+    facts = {"network": name, "source": kind, "source_eps": 0.0, "seed": seed, "target": "source"}
+    facts |= {"source_seed": seed, "part": 0, "n_train": 0}
     out = []
     for images, values, n in ((OLD, old, 100), (NEW, new, 10)):
         base = facts | {"images": images, "n_test": n}
         out += [base | {"metric": "accuracy_in_part", "value": v, "part": k} for k, v in enumerate(values)]
         out.append(base | {"metric": "clean_accuracy", "value": float(np.mean(values)), "n_test": n * len(values)})
-        robust = 0.3 + 0.2 * (facts["source"] == "robust")
-        for metric, value in (("robust_accuracy", robust), ("self_check_warnings", 0.0)):
+        for metric, value in (("robust_accuracy", 0.3 + 0.2 * (kind == "robust")), ("self_check_warnings", 0.0)):
             out.append(base | {"metric": metric, "value": value, "n_test": 256})
-    for half, values in zip(study.HALVES, np.array_split(old, 2), strict=True):
-        out.append(
-            facts | {"images": half, "n_test": 1200, "metric": "clean_accuracy", "value": float(np.mean(values))}
-        )
+    for half, values in zip(HALVES, np.array_split(old, 2), strict=True):
+        value = float(np.mean(values))
+        out.append(facts | {"images": half, "n_test": 1200, "metric": "clean_accuracy", "value": value})
     return [*out, facts | {"images": OLD, "n_test": 64, "metric": "collapsed", "value": 0.0}]
 
 
-def made_up(rise: float, at_best: float, wobble=JITTER) -> pd.DataFrame:
+def framed(rows) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    frame.attrs = {"study": "new_test_set", "preset": "cifar-small", "run": "mine"}
+    return frame
+
+
+def made_up(space: dict, rise: float, at_best: float, wobble=JITTER) -> pd.DataFrame:
     """Three replicates whose networks score 50, 55 ... 75 % on old images, on new ones along a line of slope `rise`.
 
     Args:
@@ -187,17 +210,18 @@ def made_up(rise: float, at_best: float, wobble=JITTER) -> pd.DataFrame:
     """
     out = []
     for seed, extra in enumerate(wobble):
-        for k, name in enumerate(NETWORKS):
+        for k, (name, (kind, *_)) in enumerate(space["NETWORKS"].items()):
             old = 0.75 - 0.05 * k
             new = at_best - (rise + extra) * 0.05 * k + extra
-            out += rows(seed, name, np.full(PARTS, old), np.full(PARTS, new))
-    return pd.DataFrame(out)
+            out += rows(seed, name, kind, np.full(PARTS, old), np.full(PARTS, new))
+    return framed(out)
 
 
-def test_shares_by_hand():
-    frame = pd.DataFrame([row for seed in (3, 7) for row in rows(seed, "standard", np.arange(PARTS), np.ones(PARTS))])
+def test_shares_by_hand(space):
+    ramp = [row for seed in (3, 7) for row in rows(seed, "standard", "standard", np.arange(PARTS), np.ones(PARTS))]
+    frame = pd.DataFrame(ramp)
     frame.loc[(frame.part == 2) & (frame.images == OLD), "n_test"] = 300
-    found = effects.with_shares(frame)
+    found = space["with_shares"](frame)
     found = found[(found.metric == "accuracy_of_share") & (found.images == OLD)].set_index("seed")
     even = [*range(0, PARTS, 2), 2, 2]  # the second part counts three times
     assert found.value[3] == pytest.approx(np.mean(even))
@@ -205,17 +229,18 @@ def test_shares_by_hand():
     assert found.n_test.tolist() == [1400, 1200]
 
 
-def test_effects_by_hand():
-    part = effects.with_shares(made_up(1.5, 0.65, wobble=(0.0,)))
-    assert effects.loss(part)["standard"] == pytest.approx(10)
-    assert effects.loss(part)["standard, an eighth of the steps"] == pytest.approx(50 - 65 + 37.5)
-    assert effects.slope(part) == pytest.approx(1.5)
-    assert effects.order(part) == pytest.approx(1)
+def test_effects_by_hand(space):
+    judge = judged(space, made_up(space, 1.5, 0.65, wobble=(0.0,)))
+    part, effects = judge.main, judge.effects
+    assert effects["C101-T1"](part)["standard"] == pytest.approx(10)
+    assert effects["C101-T1"](part)["standard, an eighth of the steps"] == pytest.approx(50 - 65 + 37.5)
+    assert effects["C101-T3"](part) == pytest.approx(1.5)
+    assert effects["C101-T2"](part) == pytest.approx(1)
     # The first two change places: rank differences 1 and 1 of six networks.
     swapped = part.copy()
     chosen = (swapped.images == NEW) & (swapped.metric == "clean_accuracy")
     swapped.loc[chosen & (swapped.network == "noise"), "value"] = 0.7
-    assert effects.order(swapped) == pytest.approx(1 - 6 * 2 / (6 * 35))
+    assert effects["C101-T2"](swapped) == pytest.approx(1 - 6 * 2 / (6 * 35))
 
 
 @pytest.mark.parametrize(
@@ -227,65 +252,68 @@ def test_effects_by_hand():
         (-1.0, 0.45, JITTER, ("contradicted", "contradicted", "contradicted")),
     ],
 )
-def test_verdicts_flip_with_the_frame(rise, best, wobble, words):
-    frame = made_up(rise, best, wobble)
-    assert [control.holds for control in effects.controls(frame)] == [True] * 4
-    found = effects.verdicts(frame, "cifar-small")
-    assert tuple(verdict.verdict for verdict in found.values()) == words
-    assert found["C101-T3"].effect == pytest.approx(rise)
-    assert {verdict.scope for verdict in found.values()} == {"small-scale"}
-    told = say.tell(frame)
-    word = {"supported": "lose **less**", "contradicted": "lose **more**", "inconclusive": "**no clear difference**"}
-    assert word[words[2]] in told
-    assert f"in {3 * (rise > 0)} of 3 replicates" in told
-    lost = effects.losses(frame).values()
-    assert f"{sum(loss.low > 0 for loss in lost)} clearly lose accuracy" in told
-    assert f"{sum(loss.high < 0 for loss in lost)} clearly gain it" in told
-    assert told.count("**loses**") == sum(loss.low > 0 for loss in lost)
-    assert told.count("**gains**") == sum(loss.high < 0 for loss in lost)
-    ax = figures.old_and_new(frame)
-    drawn = {"as on the old images", "least squares", *NETWORKS}
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == drawn
-    plt.close("all")
+def test_verdicts_flip_with_the_frame(space, rise, best, wobble, words):
+    judge = judged(space, made_up(space, rise, best, wobble))
+    assert [control.holds for control in judge.controls] == [True] * 4
+    assert tuple(verdict.verdict for verdict in judge.verdicts.values()) == words
+    assert judge.verdicts["C101-T3"].effect == pytest.approx(rise)
+    assert {verdict.scope for verdict in judge.verdicts.values()} == {"small-scale"}
 
 
-def test_controls_stop_the_judgement():
-    frame = made_up(1.5, 0.65)
-    for change, name in (
-        ((frame.images == study.HALVES[0]), "two halves of the old test images"),
-        ((frame.network == "robust") & (frame.metric == "robust_accuracy"), "robust accuracy, robust minus standard"),
-    ):
-        broken = frame.copy()
-        broken.loc[change, "value"] = 0.1
-        assert [control.name for control in effects.controls(broken) if not control.holds] == [name]
-        assert effects.verdicts(broken, "cifar-small")["C101-T1"].reason == f"invalid_control: {name}"
-    alike = frame.assign(value=frame.value.where(frame.metric != "clean_accuracy", 0.7))
-    assert [control.holds for control in effects.controls(alike)] == [True, False, True, True]
-    blind = frame.assign(value=frame.value.where(frame.metric != "self_check_warnings", 1.0))
-    assert [control.holds for control in effects.controls(blind)] == [True, True, True, False]
+@pytest.mark.parametrize(("rise", "best", "losing"), [(1.5, 0.65, 6), (-1.0, 0.45, 3)])
+def test_the_page_follows_the_frame(space, rise, best, losing, monkeypatch):
+    said, page = [], space | {"anew": made_up(space, rise, best)}
+    monkeypatch.setattr(plots, "display", lambda figure, text: said.append(text.data))
+    for _, _, source in lesson.cells(lesson.path("06")):
+        if ("judge_anew" in source and "publish" not in source) or "def toy" in source:
+            exec(source.partition("\n\nax = toy()")[0], page)
+    assert said == [f"Of 6 networks {losing} are clearly less accurate on new images."]
+    word = "SUPPORTED" if rise > 0 else "CONTRADICTED"
+    for claim in ("C101-T1", "C101-T2", "C101-T3"):
+        assert f"**{claim}** {claims.get(claim).statement} **{word}**" in page["said"]
 
 
-def test_a_network_that_trains_briefly_has_not_collapsed():
-    frame = made_up(1.5, 0.65)
-    frame.loc[(frame.network == study.BRIEF[1]) & (frame.images == OLD), "value"] *= 0.5
-    assert effects.collapsed(frame) == []
+def test_controls_stop_the_judgement(space):
+    frame = made_up(space, 1.5, 0.65)
+
+    def failing(change, value):
+        broken = frame.assign(value=frame.value.mask(change, value))
+        broken.attrs = frame.attrs
+        judge = judged(space, broken)
+        return [control.name for control in judge.controls if not control.holds], judge.verdicts["C101-T1"].reason
+
+    attacked = (frame.network == "robust") & (frame.metric == "robust_accuracy")
+    name = "robust accuracy, robust minus standard"
+    assert failing(attacked, 0.1) == ([name], f"invalid_control: {name}")
+    alike = failing((frame.metric == "clean_accuracy") & (frame.images == OLD), 0.7 + 0.1 * frame.value)
+    assert alike[0] == ["best minus worst network on the old images"]
+    assert failing(frame.metric == "self_check_warnings", 1.0)[0] == ["self-checks of the attacks that warn"]
+    # Two halves of one test set are shown beside the others, and stop nothing.
+    assert failing(frame.images == HALVES[0], 0.1)[0] == []
+
+
+def test_a_network_that_trains_briefly_has_not_collapsed(space):
+    frame = made_up(space, 1.5, 0.65)
+    frame.loc[(frame.network == "standard, an eighth of the steps") & (frame.images == OLD), "value"] *= 0.5
+    assert judged(space, frame).collapsed == []
     frame.loc[(frame.network == "robust") & (frame.images == OLD) & (frame.seed == 1), "value"] *= 0.5
-    assert effects.collapsed(frame) == [1]
+    assert judged(space, frame).collapsed == [1]
 
 
-def test_one_replicate_and_none():
-    frame = made_up(1.5, 0.65)
-    told = say.tell(frame[frame.seed == 0])
-    assert "does **not clearly change**" in told
-    assert "in a single replicate" in told
-    assert "Not judged: not run: 1 of at least 3 replicates" in told
-    assert effects.controls(frame[frame.seed == 0]) == []
-    figures.old_and_new(frame[frame.seed == 0])
-    plt.close("all")
-    assert "data/cifar10_1.npz" in say.tell(None)
+def test_one_replicate_and_what_lacks(space):
+    frame = made_up(space, 1.5, 0.65)
+    alone = framed(frame[frame.seed == 0])
+    judge = judged(space, alone)
+    assert judge.controls == []
+    assert judge.verdicts["C101-T1"].reason == "not_run: 1 of at least 3 replicates"
+    old = framed(frame[frame.images != NEW])
+    assert {verdict.reason for verdict in judged(space, old).verdicts.values()} == {"not_run"}
+    with pytest.raises(KeyError):
+        judged(space, framed(frame.rename(columns={"images": "pictures"})))
+    assert space["anew"] is None or space["anew"].attrs["preset"] == "cifar-small"
 
 
-def simulated(rng: np.random.Generator, harder: float) -> pd.DataFrame:
+def simulated(space: dict, rng: np.random.Generator, harder: float) -> pd.DataFrame:
     """Networks of differing skill on images of differing difficulty, both sets drawn alike but for `harder`.
 
     All networks, and all replicates, meet the same images, and mostly agree about which are difficult.
@@ -293,20 +321,21 @@ def simulated(rng: np.random.Generator, harder: float) -> pd.DataFrame:
     old, new = rng.standard_normal((PARTS, 100)), harder + rng.standard_normal((PARTS, 10))
     out = []
     for seed in range(3):
-        for k, name in enumerate(NETWORKS):
+        for k, (name, (kind, *_)) in enumerate(space["NETWORKS"].items()):
             skill = 0.8 - 0.2 * k + 0.03 * rng.standard_normal()
             either = ((skill + 0.5 * rng.standard_normal(x.shape) > x).mean(1) for x in (old, new))
-            out += rows(seed, name, *either)
+            out += rows(seed, name, kind, *either)
     return pd.DataFrame(out)
 
 
-def test_new_images_of_the_same_kind_support_nothing():
+def test_new_images_of_the_same_kind_support_nothing(space):
     """By the judge itself, controls aside. Harder ones are found; so the judge is not merely mute."""
     rng, words = np.random.default_rng(0), {0.0: [], 0.6: []}
+    effect = judged(space, made_up(space, 1.5, 0.65)).effects["C101-T1"]
     for harder, found in words.items():
         for _ in range(30):
-            frame = effects.with_shares(simulated(rng, harder))
-            verdict = claims.judge(claims.get("C101-T1"), effects.loss, frame, preset="", scope="")
+            frame = space["with_shares"](simulated(space, rng, harder))
+            verdict = judging.judge(claims.get("C101-T1"), effect, frame, preset="", scope="")
             found.append(verdict.verdict)
     assert words[0.0].count("supported") <= 2
     assert words[0.6].count("supported") >= 15

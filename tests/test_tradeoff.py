@@ -1,117 +1,263 @@
-"""The trade-off study: frontiers by hand, effects on made-up frames, sentences that follow the result."""
+"""Notebook 06: frontiers and heights by hand, its grid, verdicts and words that follow the frame."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from lessons import read, study
+from matplotlib.figure import Figure
 
-from rtkit import claims, methods
-from rtkit.plots import tradeoff as figures
-from rtkit.prose import tradeoff as say
-from rtkit.studies import tradeoff
-from rtkit.studies import tradeoff_effects as effects
-from rtkit.widgets.tradeoff import sentence, tradeoff_explorer
+from rtkit import checks, lesson, methods, presets
+from rtkit.frames import Missing, OutOfRange
 
 BASE = np.array([[99.0, 0.0], [90.0, 60.0], [85.0, 80.0], [84.0, 70.0]])  # the last is worse than the third on both
+TAUGHT = ("clean images only", "attacked images only", "robust teacher")
 
 
-def test_frontier_keeps_what_nothing_beats():
-    assert effects.frontier(BASE).tolist() == [[85.0, 80.0], [90.0, 60.0], [99.0, 0.0]]
-    assert effects.frontier(np.array([[50.0, 50.0], [50.0, 40.0]])).tolist() == [[50.0, 50.0]]
-    # A coin tossed between the outer two reaches 90 and 50.
-    assert effects.frontier(np.array([[80.0, 80.0], [90.0, 40.0], [100.0, 20.0]])).tolist() == [[80, 80], [100, 20]]
+def made_up(lift: float, seeds=(0, 1, 2), cleaner: float = 0.0, preset="glyphs-full") -> pd.DataFrame:
+    """PGD-AT with the points of `BASE`; taught networks `lift` above its frontier, `cleaner` along it."""
+    rows = []
+
+    def add(seed, method, knob, clean, robust, weight=0.0):
+        common = {"study": "tradeoff", "method": method, "knob": float(knob), "seed": seed, "n_test": 500}
+        common |= {"weight": weight, "teacher": "standard" if weight else "none"}
+        common |= {"source": "standard", "source_eps": 0.0, "target": "source", "n_train": 5000, "seconds": 1.0}
+        values = {"clean_accuracy": clean, "robust_accuracy": robust, "moved": 0.2, "only_transferred": 0.1}
+        values |= {"self_check_warnings": 0.0, "collapsed": 0.0, "generalisation_gap": 3.0 - (method == "rat")}
+        for checkpoint in ("last", "best"):
+            common |= {"checkpoint": checkpoint}
+            rows.extend(common | {"metric": name, "value": value / 100} for name, value in values.items())
+
+    for seed in seeds:  # robust accuracy 70 lies on the frontier at clean accuracy 87.5
+        noise = (0.2, -0.1, -0.1)[seed % 3]
+        for knob, (clean, robust) in zip((0.0, 1.0, 2.0, 4.0), BASE, strict=True):
+            add(seed, "pgd_at", knob, clean, robust)
+        for weight in (1.0, 3.0):
+            add(seed, "pgd_at+vfd", 2, 87.5 + cleaner, 70 - 4 * cleaner + lift + noise, weight)
+        for name in TAUGHT:
+            add(seed, name, 2, 87.5, 70 + noise, 3.0)
+        add(seed, "logits", 2, 87.5, 70 + noise, 1.0)
+        for name in ("region", "rat", "mart"):
+            add(seed, name, 2, 87.5, 70 + noise)
+        for sigma, robust in ((0.5, 10), (1.0, 20), (2.0, 40)):
+            add(seed, "arks", sigma, 99 - sigma, robust + noise)
+    frame = pd.DataFrame(rows)
+    frame.attrs = {"study": "tradeoff", "preset": preset, "run": "mine"}
+    return frame
 
 
-def test_height_by_hand():
-    assert effects.height(BASE, (87.5, 80.0)) == pytest.approx(10)  # half way between 80 and 60
-    assert effects.height(BASE, (90.0, 60.0)) == pytest.approx(0)
-    assert effects.height(BASE, (80.0, 75.0)) == pytest.approx(-5)  # the base has 85 and 80: more of both
-    assert effects.height(BASE, (99.5, 85.0)) == pytest.approx(5)  # beats every point
-    with pytest.raises(claims.OutOfRange, match=r"99\.5 lies beyond"):
-        effects.height(BASE, (99.5, 70.0))
+def run(frame: pd.DataFrame) -> dict:
+    return study("06", {"tradeoff": frame}, preset=frame.attrs["preset"])
 
 
-def test_settled_rests_at_a_small_rate():
+@pytest.fixture(scope="module")
+def grid() -> dict:
+    return lesson.execute(lesson.path("06"), {}, lesson.GRID)
+
+
+@pytest.fixture(scope="module")
+def up() -> dict:
+    return run(made_up(5.0))
+
+
+@pytest.fixture(scope="module")
+def down() -> dict:
+    return run(made_up(-5.0))
+
+
+def test_a_coin_is_on_offer(up):
+    assert up["offer"](BASE, 87.5) == pytest.approx(70)  # half way between 80 and 60
+    assert up["offer"](BASE, 80.0) == 80
+    # A coin tossed between the outer two reaches 90 and 50, more than the network in the middle.
+    assert up["offer"](np.array([[80.0, 80.0], [90.0, 40.0], [100.0, 20.0]]), 90.0) == pytest.approx(50)
+    assert up["offer"](np.array([[50.0, 50.0], [50.0, 40.0]]), 50.0) == 50
+    edge = up["edge"](BASE)
+    assert (np.diff(edge[:, 1]) <= 1e-9).all()
+    assert edge[[0, -1]].tolist() == [[84.0, 80.0], [99.0, 0.0]]
+
+
+def test_height_by_hand(up):
+    height = up["height"]
+    assert height(BASE, (87.5, 80.0)) == pytest.approx(10)
+    assert height(BASE, (90.0, 60.0)) == pytest.approx(0)
+    assert height(BASE, (80.0, 75.0)) == pytest.approx(-5)  # the base has 85 and 80: more of both
+    assert height(BASE, (99.5, 85.0)) == pytest.approx(5)  # beats every point
+    with pytest.raises(OutOfRange, match=r"99\.5 lies beyond"):
+        height(BASE, (99.5, 70.0))
+
+
+def test_settled_rests_at_a_small_rate(grid):
     (phase,) = methods.adversarial("pgd_at", 2 / 255, steps=100, lr=0.4).phases
-    first, rest = tradeoff.settled(phase)
+    first, rest = grid["settled"](phase)
     assert (first.steps, rest.steps) == (80, 20)
     assert (rest.lr, rest.schedule, rest.adversary.warmup) == (pytest.approx(0.008), "constant", 0.0)
 
 
-def test_every_arm_has_the_same_budget():
-    plan = tradeoff.plan("glyphs-full", [0])
-    rates = {phase.lr for student in plan for phase in student.method.phases[:1]}
-    assert rates == {tradeoff.LEARNING_RATE}
-    steps = {sum(phase.steps for phase in student.method.phases) for student in plan}
-    assert steps == {tradeoff.PLANS["glyphs-full"].steps}
-    assert set(tradeoff.plan("glyphs", [0])) <= set(plan)
-    for preset, replicates in (("glyphs", 3), ("glyphs-full", 5)):
-        assert len({student.seed for student in tradeoff.plan(preset)}) == replicates
+def test_every_arm_has_the_same_budget(grid):
+    every = [list(grid["cells"](presets.get(preset), 0, ())) for preset in ("smoke", "glyphs", "glyphs-full")]
+    assert [len(found) for found in every] == [4, 6, 22]
+    assert {phase.lr for student in every[2] for phase in student.method.phases[:1]} == {grid["LR"]}
+    assert {sum(phase.steps for phase in student.method.phases) for student in every[2]} == {240}
+    assert set(every[1]) <= set(every[2])
+    assert {dict(student.knobs)["knob"] for student in every[1]} == {0.0, 1.0, 2.0, 4.0}
+    assert grid["REPLICATES"] == {"smoke": 1, "glyphs": 3, "glyphs-full": 5}
+    arks = [student for student in every[2] if student.name == "arks"]
+    assert [(dict(one.knobs)["knob"], one.method.phases[0].adversary.steps) for one in arks] == [
+        (0.5, 15),
+        (1.0, 15),
+        (2.0, 15),
+    ]
 
 
-def made_up(lift: float, seeds=(0, 1, 2)) -> pd.DataFrame:
-    """PGD-AT with the points of BASE; taught points `lift` above it; a little noise between replicates."""
-    rows = []
-
-    def add(seed, method, knob, clean, robust, weight=0.0, checkpoint="last"):
-        common = {"study": "tradeoff", "method": method, "knob": knob, "seed": seed, "n_test": 500, "seconds": 1.0}
-        common |= {"weight": weight, "checkpoint": checkpoint, "teacher": "standard" if weight else "none"}
-        values = {"clean_accuracy": clean, "robust_accuracy": robust, "moved": 0.2, "only_transferred": 0.1}
-        values |= {"self_check_warnings": 0.0, "collapsed": 0.0, "generalisation_gap": 3.0}
-        rows.extend(common | {"metric": name, "value": value / 100} for name, value in values.items())
-
-    for seed in seeds:  # robust accuracy 70 lies on the frontier at clean accuracy 87.5
-        noise = (0.2, -0.1, -0.1)[seed % 3]
-        for checkpoint in ("last", "best"):
-            for knob, (clean, robust) in zip((0.0, 1.0, 2.0, 4.0), BASE, strict=True):
-                add(seed, "pgd_at", knob, clean, robust, checkpoint=checkpoint)
-            for weight in tradeoff.WEIGHTS:
-                add(seed, "pgd_at+vfd", 2.0, 87.5, 70 + lift + noise, weight, checkpoint)
-        for name in ("clean images only", "attacked images only", "robust teacher"):
-            add(seed, name, 2.0, 87.5, 70 + noise, tradeoff.MAIN_WEIGHT)
-        add(seed, "logits", 2.0, 87.5, 70 + noise, tradeoff.LOGITS_WEIGHT)
-        for name in ("region", "rat", "mart"):
-            add(seed, name, 2.0, 87.5, 70 + noise)
-        for sigma, robust in ((0.5, 10), (1.0, 20), (2.0, 40)):
-            add(seed, "arks", sigma, 99 - sigma, robust + noise)
-    return pd.DataFrame(rows)
+def test_what_is_tuned(grid):
+    tried = list(grid["tried"](presets.get("glyphs"), 100))
+    assert len(tried) == 14
+    assert {setting["taught"] for setting, _ in tried} == {"none", "features", "logits", "rat"}
+    assert all(cell.study == "tuning" and cell.seed == 100 for _, cell in tried)
+    assert all(cell.method.phases[0].lr == setting["lr"] for setting, cell in tried)
 
 
-def test_verdicts_follow_the_frame():
-    up, down = (effects.verdicts(made_up(lift), "glyphs-full") for lift in (5.0, -5.0))
-    assert (up["VFD-C2"].verdict, down["VFD-C2"].verdict) == ("supported", "contradicted")
-    assert up["VFD-C2"].effect == pytest.approx(5.0)
-    assert up["VFD-C1"].effect == pytest.approx(2.5)
-    assert (up["VFD-C3"].verdict, down["VFD-C4"].verdict) == ("supported", "contradicted")
-    assert up["ARKS-A3"].verdict == "supported"
-    assert {verdict.reason for verdict in effects.verdicts(made_up(5.0, (0,)), "smoke").values()} == {"smoke"}
+def test_knobs_have_columns_of_their_own(up):
+    main = up["main"]
+    assert "knob" not in main
+    assert set(main[main.method == "pgd_at"].eps) == {0.0, 1 / 255, 2 / 255, 4 / 255}
+    assert set(main[main.method == "arks"].sigma) == {0.5, 1.0, 2.0}
+    assert set(main[main.method == "arks"].eps) == {0.0}
+    trades = up["readable"](pd.DataFrame({"method": ["trades", "trades+vfd", "pgd_at+vfd"], "knob": [6.0, 3.0, 3.0]}))
+    assert trades.eps.tolist() == [4 / 255, 4 / 255, 3 / 255]
+    assert trades.beta.tolist() == [6.0, 3.0, 0.0]
+    # A teacher at a radius of 3/255 is none of the judged ones, though 3 is the judged beta.
+    other = made_up(5.0).replace({"knob": {2.0: 3.0}})
+    assert "pgd_at+vfd" not in set(up["core"](other).method)
+
+
+def test_verdicts_follow_the_frame(up, down):
+    high, low = (found["judge"].verdicts for found in (up, down))
+    assert (high["VFD-C2"].verdict, low["VFD-C2"].verdict) == ("supported", "contradicted")
+    assert high["VFD-C2"].effect == pytest.approx(5.0)
+    assert high["VFD-C1"].effect == pytest.approx(2.5)
+    assert (high["VFD-C3"].verdict, low["VFD-C4"].verdict) == ("supported", "contradicted")
+    assert high["VFD-C4"].effect == pytest.approx(5.0)
+    assert (high["RAT-R2"].verdict, high["RAT-R2"].effect) == ("supported", pytest.approx(1.0))
+    assert (high["RAT-R1"].verdict, high["RAT-R3"].verdict) == ("inconclusive", "inconclusive")
+    assert high["ARKS-A3"].verdict == "supported"
+    assert all(control.holds for control in up["judge"].controls)
+    assert len(up["judge"].controls) == 6
+    smoke = run(made_up(5.0, (0,), preset="smoke"))["judge"]
+    assert {verdict.reason for verdict in smoke.verdicts.values()} == {"smoke"}
+
+
+def test_an_allowance_is_a_margin_of_its_part(up):
+    parts = {part.name: part for part in up["judge"].verdicts["ARKS-A1"].parts}
+    assert parts["clean"].effect == pytest.approx(-1.0)  # 98 instead of 99
+    assert (parts["clean"].margin, parts["under attack"].margin) == (-5.0, 0.0)
+    assert up["judge"].verdicts["ARKS-A1"].verdict == "supported"
+    dear = made_up(5.0)
+    dear.loc[(dear.method == "arks") & (dear.metric == "clean_accuracy"), "value"] -= 0.05
+    assert run(dear)["judge"].verdicts["ARKS-A1"].verdict == "contradicted"
 
 
 def test_a_frame_without_a_trade_off_is_not_judged():
     flat = made_up(5.0)
     flat.loc[flat.metric == "clean_accuracy", "value"] = 0.85
-    found = effects.verdicts(flat, "glyphs")["VFD-C2"]
+    found = run(flat)["judge"].verdicts["VFD-C2"]
     assert (found.verdict, found.reason.partition(":")[0]) == ("not_judged", "invalid_control")
 
 
-def test_sentences_read_true_either_way():
-    assert "lie **above** the frontier: +5.0" in say.taught(made_up(5.0))
-    assert "lie **below** the frontier: -5.0" in say.taught(made_up(-5.0))
-    assert "part of `glyphs-full`" in say.taught(made_up(5.0), "trades")
-    assert "there is a trade-off to improve" in say.span(made_up(5.0))
-    assert say.ablation(made_up(5.0)).splitlines()[2].startswith("* PGD-AT + VFD")
-    assert say.ablation(made_up(-5.0)).splitlines()[-1].startswith("* PGD-AT + VFD")
-    assert "**does not clearly change**" in say.checkpoints(made_up(5.0))
-    assert "* RAT: +2.5 points clean, -10.0 points robust" in say.others(made_up(5.0))
+def test_what_cannot_be_compared_and_what_was_not_run(up):
+    far = made_up(5.0)
+    there = (far.method == "pgd_at+vfd") & (far.metric == "clean_accuracy") & (far.seed == 1)
+    assert (
+        run(far.assign(value=far.value.mask(there, 0.995)))["judge"]
+        .verdicts["VFD-C2"]
+        .reason.startswith("out_of_range")
+    )
+    few = made_up(5.0)
+    kept = few[few.method.isin(["pgd_at", "arks"])]
+    kept.attrs = few.attrs
+    judge = run(kept)["judge"]
+    unrun = {name: verdict.reason for name, verdict in judge.verdicts.items() if not name.startswith("ARKS")}
+    assert set(unrun.values()) == {"not_run"}
+    assert judge.verdicts["ARKS-A3"].verdict == "supported"
+    with pytest.raises(KeyError):
+        judge("VFD-C1", lambda f: up["point"](f, "pgd_at", epsilon=0.0)[0])
+    with pytest.raises(Missing):
+        up["offered"](kept.assign(eps=0.0, beta=0.0), "trades")
 
 
-def test_figures_and_explorer():
-    frame = made_up(5.0)
-    assert figures.frontier(frame).get_xlabel() == "clean accuracy (%)"
-    assert [text.get_text() for text in figures.heights(frame).get_yticklabels()][-1] == "PGD-AT + VFD, weight 3"
-    assert figures.others(frame).get_legend()
-    assert figures.checkpoints(frame).get_legend()
-    assert figures.table(frame).loc[("pgd_at", 4.0, 0.0), "robust (%)"] == 70
-    assert "87.5 % clean, 75.0 % robust, +5.0 points above PGD-AT's frontier" in sentence(frame, "pgd_at", 2.0, 1.0)
-    assert "not in this frame" in sentence(frame, "pgd_at", 4.0, 1.0)
-    box = tradeoff_explorer(frame)
-    assert "no teacher" in box.children[0].value
+def test_a_collapsed_replicate_caps_the_verdict():
+    weak = made_up(5.0)
+    weak.loc[(weak.metric == "collapsed") & (weak.seed == 1) & (weak.method == "mart"), "value"] = 1.0
+    judge = run(weak)["judge"]
+    assert judge.collapsed == [1]
+    assert judge.verdicts["VFD-C2"].reason == "collapsed: seed 1"
+
+
+def test_the_page_reads_true_either_way():
+    high = read("06", {"tradeoff": made_up(5.0)}, preset="glyphs-full")
+    low = read("06", {"tradeoff": made_up(-5.0, cleaner=-3.0)}, preset="glyphs-full")
+    assert "with a teacher lie **above** what it offers: +5.0 points" in high
+    assert "lie **below**" not in high
+    assert "with a teacher lie **below** what it offers" in low
+    assert "lie **above**" not in low
+    assert "Of 6 taught networks 6 lie above" in high
+    assert "Of 6 taught networks 0 lie above" in low
+    assert "In 3 of 3 replicates a network with a teacher is right on more attacked letters" in high
+    assert "In 0 of 3 replicates a network with a teacher is right on more attacked letters" in low
+    assert "The mean height is largest for “features, both”: +5.0 points" in high
+    assert "It is **vanilla: height -5.0 points" in high
+    assert "It is **robust: height +" in low
+    assert "*You said: 4.* It is **3 of 4, by the means over replicates**" in high
+    assert "SEEN IN THIS WORLD" in high
+    assert "OPPOSITE SEEN IN THIS WORLD" in low
+    assert "RAT's gap is smaller than that of PGD-AT: +1.0 points" in high
+    assert "does not clearly change robust accuracy" in high
+    assert "`data/`" in high
+    assert "nan" not in high + low
+
+
+def test_where_the_run_lacks_something_the_larger_run_stands_beside_it():
+    frame = made_up(5.0, preset="glyphs")
+    frame = frame[frame.method.isin(["pgd_at", "pgd_at+vfd"])]
+    frame.attrs = {"study": "tradeoff", "preset": "glyphs", "run": "mine"}
+    space = run(frame)
+    assert space["judge"].preset == "glyphs"
+    assert space["judge"].verdicts["RAT-R1"].reason == "not_run"
+    assert space["more"].verdicts["RAT-R1"].effect is not None
+    mine = space["story"][(space["story"].method == "pgd_at") & (space["story"].seed == 0)]
+    assert set(mine[mine.metric == "moved"].value) == {0.002}  # the reader's rows, not those of the kit
+    assert set(space["story"].seed) == {0, 1, 2, 3, 4}
+    cell = next(source for _, _, source in lesson.cells(lesson.path("06")) if "def cards" in source)
+    exec(cell, space)
+    card = space["cards"]("RAT-R1").data
+    assert "| here | not judged: not run |" in card
+    assert "| beside | `glyphs-full`, 5 replicates: " in card
+
+
+def test_the_explorer_says_what_it_draws():
+    space = run(made_up(5.0))
+    for _, marks, source in lesson.cells(lesson.path("06")):
+        if ("interactive" in marks and "def draw" in source) or "def wide" in source or "def toy" in source:
+            exec(source.partition("\n\nax = toy()")[0], space)
+    network = ("pgd_at", 2 / 255, 0.0)
+    said = space["draw"](Figure(), network, 3.0, -1, 0.5)
+    assert said.startswith("The coin: 92.0 % of clean, 40.0 % of attacked images right.")
+    assert "its height above the frontier is +5.0 points" in said
+    assert "was not trained here" in space["draw"](Figure(), ("pgd_at", 4 / 255, 0.0), 3.0, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda a, b, share: tuple(share * x + (1 - share) * y for x, y in zip(a, b, strict=True)), "Right."),
+        (lambda a, b, share: ..., "in place of the dots"),
+        (lambda a, b, share: None, "in place of the dots"),
+        (lambda a, b, share: tuple(share * y + (1 - share) * x for x, y in zip(a, b, strict=True)), "belongs to"),
+        (lambda a, b, share: tuple((x + y) / 2 for x, y in zip(a, b, strict=True)), "fair coin"),
+        (lambda a, b, share: (max(a[0], b[0]), max(a[1], b[1])), "better of both"),
+        (lambda a, b, share: (share * a[0] + (1 - share) * b[0], share * b[1] + (1 - share) * a[1]), "same share"),
+        (lambda a, b, share: (1.0, 2.0), "Not yet: of (96, 4)"),
+    ],
+)
+def test_the_warm_up_is_checked(answer, said, capsys):
+    assert checks.coin(answer) is (said == "Right.")
+    assert said in capsys.readouterr().out

@@ -124,4 +124,4 @@ def rows(cell: Cell) -> Iterator[dict]:
     CIFAR-10's), a half of these, or "new"; `part`, their part for the metric "accuracy_in_part".
     """
     for metric, images, value, n, more in _measure(cell):
-        yield cell.own.row(metric, value, n, network=cell.network, part=0, images=images, **more)
+        yield cell.own.row(metric, value, n, **{"network": cell.network, "part": 0, "images": images} | more)
