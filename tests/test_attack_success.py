@@ -1,21 +1,30 @@
-"""Success rates by hand, attacks on features, the paper's clipping, and what the attack success study concludes."""
+"""Success rates by hand, attacks on features, the paper's clipping, and what notebook 04 says of made-up frames."""
 
 import math
+from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lessons import read, study, swapped
+from matplotlib.figure import Figure
 
-from rtkit import claims, feature_attacks, models, store
+from rtkit import checks, claims, feature_attacks, frames, lesson, methods, models, presets, records, store, widgets
 from rtkit.data import targets
 from rtkit.feature_attacks import THREAT
-from rtkit.plots import attack_success as figures
-from rtkit.prose import attack_success as said
-from rtkit.studies import attack_cells, attack_students
-from rtkit.studies import attack_success as study
-from rtkit.studies import attack_success_effects as effects
-from rtkit.widgets import attack_success as widget
+from rtkit.frames import Missing
+from rtkit.measure import attack_success
+
+GRID = lesson.execute(lesson.path("04"), {}, lesson.GRID)
+STUDENTS = GRID["STUDENTS"]
+
+
+def plan(preset: str, seeds=None) -> list:
+    """All cells of the notebook at a preset."""
+    chosen = presets.get(preset)
+    return [cell for seed in seeds or chosen.seeds for cell in GRID["cells"](chosen, seed, ())]
 
 
 def test_success_on_four_images_by_hand():
@@ -117,32 +126,78 @@ def test_similarity_ignores_turns_and_scales():
 
 
 def test_students_differ_in_what_they_are_called_for():
-    plan = attack_students.Plan()
-    made = {name: attack_students.method(name, plan, 50)[0] for name in attack_students.LEARNING_RATES}
+    made = {name: GRID["student"](presets.get("glyphs"), name, 0).method for name in STUDENTS}
     assert len(set(made.values())) == len(made) == 9
-    assert {sum(phase.steps for phase in one.phases) for one in made.values()} == {plan.steps}
+    assert {sum(phase.steps for phase in one.phases) for one in made.values()} == {160}
     assert {name for name, one in made.items() if one.init == "random"} == {
         *("scratch", "delta_r", "nfd_dropout", "nfd_averaging", "nfd")
     }
-    assert set(made) == set(figures.STUDENTS)
 
 
 def test_packed_changes_stay_in_the_ball():
     delta = torch.tensor([-1.0, -0.5, 0.0, 0.3, 1.0]) * THREAT.eps
-    packed = attack_cells._pack(delta)
+    packed = attack_success._pack(delta)
     again = packed.float() * (THREAT.eps / 127)
     assert (again.abs() <= delta.abs() + 1e-9).all()
     torch.testing.assert_close(again, delta, atol=THREAT.eps / 127, rtol=0)
 
 
 def test_a_replicate_shares_its_students_with_the_full_preset():
-    glyphs, full = (study.plan(name) for name in ("glyphs", "glyphs-full"))
+    glyphs, full = (plan(name) for name in ("glyphs", "glyphs-full"))
     assert len({cell.student.seed for cell in glyphs}) == 5
     assert {cell.student for cell in glyphs} <= {cell.student for cell in full}
-    assert {cell.attacker.config["attacker"]["n_train"] for cell in full} == {attack_students.Plan().n_train}
+    assert {cell.attacker.n_train for cell in full} == {200}
+    assert {cell.student.source.architecture for cell in full} == {"small-16", "small-32"}
+    rates = {dict(cell.student.knobs)["lr"] for cell in full if cell.student.name == "fine_tuning"}
+    assert rates == {0.01, 0.03, 0.1, 0.3}
 
 
-def made_up(sign: float, seeds: int = 5) -> pd.DataFrame:
+@pytest.mark.parametrize(
+    ("preset", "target", "n_train", "n_test", "steps", "averaged"),
+    [
+        ("smoke", "greek", 40, 60, 6, 2),
+        ("glyphs", "greek", 200, 597, 160, 40),
+        ("cifar-small", "mnist", 120, 2000, 160, 40),
+    ],
+)
+def test_the_attacker_distils_as_the_full_method_does(preset, target, n_train, n_test, steps, averaged):
+    for cell in plan(preset):
+        one = cell.attacker
+        assert (one.target, one.n_train, one.n_test) == (target, n_train, n_test)
+        assert one.source == cell.student.source
+        made = {"weight": 3.0, "steps": steps, "lr": 0.3, "batch_size": 50, "dropout": 0.1, "averaged_steps": averaged}
+        assert one.method == methods.distilled("random", **made)
+    first, last = one.method.phases
+    assert (first.steps, first.lr, last.steps, last.lr) == (steps - averaged, 0.3, averaged, 0.15)
+
+
+def test_the_attacker_owns_no_image_of_the_student(monkeypatch):
+    attacker = plan("smoke")[0].attacker
+    seen = []
+    monkeypatch.setattr(attack_success, "train", lambda net, images, *_, **__: seen.append(images))
+    monkeypatch.setattr(type(attacker.source), "load", lambda self: (models.create(20, "small-8", 0), {}))
+    attacker.surrogate()
+    task = targets.target(attacker.target, attacker.world, attacker.seed)
+    own = {image.numpy().tobytes() for image in seen[0].x}
+    assert len(own) == attacker.n_train
+    assert not own & {image.numpy().tobytes() for image in task.subset(attacker.n_train, attacker.seed).x}
+    assert not own & {image.numpy().tobytes() for image in task.test.x}
+
+
+def test_every_student_is_tried_at_every_rate():
+    tried = list(GRID["tried"](presets.get("glyphs"), 100))
+    assert len(tried) == 27
+    assert all(dict(cell.knobs)["lr"] == setting["lr"] for setting, cell in tried)
+    assert all(cell.method.phases[0].lr == setting["lr"] and cell.seed == 100 for setting, cell in tried)
+    assert GRID["tried_rows"] is attack_success.validation
+
+
+def dressed(frame: pd.DataFrame, preset: str = "glyphs") -> pd.DataFrame:
+    frame.attrs = {"study": "attack_success", "preset": preset, "run": "kit"}
+    return frame
+
+
+def made_up(sign: float, seeds: int = 5, preset: str = "glyphs") -> pd.DataFrame:
     """A frame in which everything is as the paper says it is (sign 1) or the other way round (sign -1)."""
     rows, rng = [], np.random.default_rng(0)
     clean = {"probe": 0.5, "fine_tuning": 0.9, "l2_sp": 0.9, "delta": 0.9, "scratch": 0.7}
@@ -153,8 +208,8 @@ def made_up(sign: float, seeds: int = 5) -> pd.DataFrame:
     rank = sorted((rate[name], name) for name in rate)
 
     def add(name, metric, value, n, form="", seed=0):
-        lr = attack_students.LEARNING_RATES.get(name, 0.0)
-        knobs = {"weight": attack_students.WEIGHT, "dropout": attack_students.DROPOUT, "lr": lr}
+        lr = STUDENTS[name][1]["lr"] if name in STUDENTS else 0.0
+        knobs = {"weight": 3.0, "dropout": 0.1, "lr": lr}
         value = float(np.clip(value + 0.004 * rng.normal(), 0, 1))
         row = {"study": "attack_success", "method": name, "target": "greek", "n_train": 200, "seed": seed}
         row |= {"architecture": "small-16"}
@@ -176,179 +231,206 @@ def made_up(sign: float, seeds: int = 5) -> pd.DataFrame:
             for form, value in (("stages", 0.1), ("paper", 0.05), ("clipping", 0.01), ("white box", 0.99)):
                 add(name, "attack_success_rate", value, n, form, seed)
             add(name, "attack_success_rate", 0.3 if sign > 0 else 0.1, n, "adaptive", seed)
-    return pd.DataFrame(rows)
+    return dressed(pd.DataFrame(rows), preset)
 
 
-def test_effects_by_hand():
-    frame = pd.DataFrame(
-        [
-            {"method": name, "metric": "attack_success_rate", "form": "any", "value": value, "n_test": 100, "seed": 0}
-            for name, value in (("fine_tuning", 0.5), ("nfd", 0.1))
-        ]
-    )
+def judged(frame: pd.DataFrame, preset: str = "glyphs") -> dict:
+    """What the notebook's study defines on a frame."""
+    return study("04", {"attack_success": dressed(frame, preset)}, preset=preset)
+
+
+@pytest.fixture(scope="module")
+def as_published() -> dict:
+    return judged(made_up(1))
+
+
+def words(space: dict) -> dict:
+    return {name: verdict.verdict for name, verdict in space["judge"].verdicts.items()}
+
+
+def test_effects_by_hand(as_published):
+    rates = {"metric": "attack_success_rate", "form": "any", "n_test": 100, "seed": 0}
+    frame = pd.DataFrame([rates | {"arm": "fine_tuning", "value": 0.5}, rates | {"arm": "nfd", "value": 0.1}])
+    effects = as_published["judge"].effects
     # log(50.5 / 50.5) - log(10.5 / 90.5)
-    assert effects.EFFECTS["NFD-C2"](frame) == pytest.approx(math.log(90.5 / 10.5))
-    with pytest.raises(KeyError, match="no success rate any of 'delta'"):
-        effects.odds(frame, "delta")
+    assert effects["NFD-C2"](frame) == pytest.approx(math.log(90.5 / 10.5))
+    assert as_published["success"](frame, "nfd") == pytest.approx(10)
+    with pytest.raises(Missing):
+        effects["NFD-C5"](frame)
+    clean = {"metric": "clean_accuracy", "form": "", "seed": 0}
+    table = {"nfd": 0.9, "fine_tuning": 0.95, "scratch": 0.7}
+    frame = pd.DataFrame([clean | {"arm": arm, "value": value} for arm, value in table.items()])
+    found = effects["NFD-C4"](frame)
+    assert found["minus fine-tuning"] == pytest.approx(-5)
+    assert found["minus from scratch"] == (pytest.approx(20), 0.0)  # its own margin; the other part has the claim's
 
 
 @pytest.mark.parametrize(("sign", "word"), [(1, "supported"), (-1, "contradicted")])
 def test_verdicts_flip_with_the_frame(sign, word):
-    found = effects.verdicts(made_up(sign), "glyphs")
-    assert {name: verdict.verdict for name, verdict in found.items()} == dict.fromkeys(effects.EFFECTS, word)
-    assert set(found) == {name for name, claim in claims.load().items() if claim.study == "attack_success"}
-    assert {verdict.reason for verdict in effects.verdicts(made_up(sign), "smoke").values()} == {"smoke"}
+    space = judged(made_up(sign))
+    own = {name for name, claim in claims.load().items() if claim.study == "attack_success"}
+    assert words(space) == dict.fromkeys(own, word)
+    assert {part.margin for part in space["judge"].verdicts["NFD-C4"].parts} == {-3.0, 0.0}
+    smoke = judged(made_up(sign), "smoke")["judge"].verdicts
+    assert {verdict.reason for verdict in smoke.values()} == {"smoke"}
 
 
 @pytest.mark.parametrize(
     ("name", "form", "value"),
     [("source", "any", 0.8), ("nfd", "white box", 0.05), ("source", "noise", 0.99)],
 )
-def test_a_failing_control_stops_the_verdicts(name, form, value):
+def test_a_failing_control_stops_the_verdicts(name, form, value, as_published):
+    assert [control.holds for control in as_published["judge"].controls] == [True] * 5
     frame = made_up(1)
-    assert all(control.holds for control in effects.controls(frame))
     frame.loc[(frame.method == name) & (frame.form == form), "value"] = value
-    assert {verdict.reason.partition(":")[0] for verdict in effects.verdicts(frame, "glyphs").values()} == {
-        "invalid_control"
-    }
+    found = judged(frame)["judge"].verdicts.values()
+    assert {verdict.reason.partition(":")[0] for verdict in found} == {"invalid_control"}
 
 
 def test_without_a_question_nothing_is_judged():
     frame = made_up(1)
     frame.loc[(frame.method == "scratch") & (frame.metric == "clean_accuracy"), "value"] = 0.88
-    failed = [control.name for control in effects.controls(frame) if not control.holds]
-    assert failed == ["clean, fine-tuning minus scratch"]
+    failed = [control.name for control in judged(frame)["judge"].controls if not control.holds]
+    assert failed == ["clean accuracy, fine-tuning minus from scratch"]
 
 
-def test_a_frame_from_a_file_says_the_same(tmp_path):
+def test_what_was_not_run_is_not_judged_and_a_slip_is_an_error(as_published):
     frame = made_up(1)
-    store.save_frame(frame, tmp_path / "frame.csv.gz")
-    again = store.load_frame(tmp_path / "frame.csv.gz")
-    assert effects.verdicts(again, "glyphs") == effects.verdicts(frame, "glyphs")
-    assert len(effects.by_student(again)) == len(effects.by_student(frame)) == 45
+    found = judged(frame[frame.method != "l2_sp"])["judge"].verdicts
+    assert found["NFD-C6"].reason == "not_run"
+    assert found["NFD-C2"].verdict == "supported"
+    with pytest.raises(KeyError, match="fom"):
+        as_published["judge"]("NFD-C1", lambda f: frames.mean(f, "attack_success_rate", arm="nfd", fom="any"))
 
 
-def test_the_sweep_does_not_enter_the_verdicts():
+def test_a_frame_from_a_file_says_the_same(tmp_path, as_published):
+    store.save_frame(made_up(1), tmp_path / "frame.csv.gz")
+    again = judged(store.load_frame(tmp_path / "frame.csv.gz"))
+    assert again["judge"].verdicts == as_published["judge"].verdicts
+    for space in (again, as_published):
+        assert len(space["by_student"](space["main"])) == 45
+
+
+def test_the_sweep_does_not_enter_the_verdicts(as_published):
     frame = made_up(1)
     other = frame[frame.method.isin(["nfd", "fine_tuning", "scratch"])]
     swept = pd.concat([frame, other[other.method == "nfd"].assign(weight=99.0), other.assign(n_train=900),
                        other[other.method == "fine_tuning"].assign(lr=9.0)], ignore_index=True)  # fmt: skip
-    assert effects.verdicts(swept, "glyphs") == effects.verdicts(frame, "glyphs")
+    assert judged(swept)["judge"].verdicts == as_published["judge"].verdicts
 
 
-def test_the_prose_flips_with_the_frame():
-    for sign, less, word in ((1, "**less often**", "**rises**"), (-1, "**more often**", "**falls**")):
-        frame = made_up(sign)
-        assert less in said.outcome(frame)
-        assert word in said.alike(frame)
-        assert ("**more**" if sign > 0 else "**less**") in said.limits(frame)
-        assert ("dropout **lowers**" if sign > 0 else "dropout **raises**") in said.noise(frame)
-        assert ("NFD is **ahead**" if sign > 0 else "NFD is **behind**") in said.clean(frame)
-    assert "so it is valid" in said.valid(frame)
-    frame.loc[(frame.method == "source") & (frame.form == "any"), "value"] = 0.5
-    assert "fewer than the 90 %" in said.valid(frame)
-    assert "10." in said.clipping(frame) or "9." in said.clipping(frame)
-
-
-def test_no_ratio_above_ten_without_two_thousand_images():
+def test_a_second_architecture_and_a_readers_target_judge_nothing(as_published):
     frame = made_up(1)
-    frame.loc[(frame.method == "nfd") & (frame.form == "any"), "value"] = 0.01
-    assert "times as often" in said.ratio(frame, "fine_tuning", "nfd")
-    few = frame[frame.seed < 2]
-    assert "the number is not printed" in said.ratio(few, "fine_tuning", "nfd")
-    few = few.assign(value=few.value.where(few.form != "any", 0.0))
-    assert said.ratio(few, "fine_tuning", "nfd") == "neither is ever fooled"
-
-
-def test_degenerate_frames_can_be_told_and_drawn():
-    for value in (0.0, 1.0):
-        frame = made_up(1, seeds=1).assign(value=value)
-        assert "single replicate" in said.outcome(frame)
-        for text in (said.clean, said.valid, said.noise, said.limits, said.alike, said.clipping):
-            assert text(frame)
-        table = effects.by_student(frame)
-        for draw in (figures.trade, figures.forms, figures.components):
-            assert draw(frame).get_xlabel()
-        for draw in (figures.closeness, figures.rates, figures.sizes):
-            assert draw(table).get_xlabel()
-        assert effects.controls(frame) == []
-
-
-def test_the_frontier_by_hand():
-    table = pd.DataFrame({"clean": [90.0, 80.0, 70.0, 85.0], "success": [20.0, 10.0, 15.0, 30.0]})
-    best = figures.frontier_points(table)
-    assert best.clean.tolist() == [80.0, 90.0]  # 70 and 85 are beaten in both
-
-
-def test_the_sweeps_are_told():
-    table = pd.DataFrame({"weight": [1.0, 3.0, 3.0], "dropout": 0.1, "lr": [0.3, 0.3, 0.1], "replicates": 2,
-                          "clean": [91.0, 90.0, 80.0], "success": [10.0, 20.0, 5.0]})  # fmt: skip
-    text = said.knobs(table, (3.0, 0.1, 0.3))
-    assert "success from 5.0 to 20.0 %" in text
-    assert "reaches 90.0 and 20.0 %; 1 do better at both" in text
-    assert "single setting" in said.knobs(table[:1], (1.0, 0.1, 0.3))
-    tuned = pd.DataFrame({"method": "fine_tuning", "lr": [0.1, 0.01], "clean": [95.0, 90.0], "success": [40.0, 60.0]})
-    assert "at 0.01 90.0 % right, fooled on 60.0 % of those; at 0.1 95.0 %" in said.rates(tuned)
-    assert "single learning rate" in said.rates(tuned[:1])
-
-
-def test_only_replicates_with_every_setting_are_averaged():
-    frame = made_up(1)
-    other = frame[(frame.method == "nfd") & (frame.seed < 2)].assign(weight=10.0)
-    table = widget.settings(pd.concat([frame, other], ignore_index=True))
-    assert table.replicates.tolist() == [2, 2]
-    assert widget.settings(frame).replicates.tolist() == [5]
-    slow = frame[(frame.method == "fine_tuning") & (frame.seed == 0)].assign(lr=0.001)
-    table = effects.by_rate(effects.by_student(pd.concat([frame, slow], ignore_index=True)), 200)
-    assert sorted(table.lr) == [0.001, attack_students.LEARNING_RATES["fine_tuning"]]
-    assert set(table.seed) == {0}
-
-
-def test_the_explorer_says_what_the_frame_holds():
-    frame = made_up(1)
-    nfd = frame[frame.method == "nfd"]
-    other = nfd.assign(weight=10.0, value=nfd.value.where(nfd.form != "any", 0.42))
-    found = widget.frontier_explorer(pd.concat([frame, other], ignore_index=True))
-    sentence, row = found.children
-    controls = {control.description: control for control in row.children[0].children[:-1]}
-    assert list(controls) == ["lambda", "dropout", "learning rate"]
-    before = sentence.value
-    assert f"lambda {attack_students.WEIGHT:g}," in before
-    controls["lambda"].value = 10.0
-    assert "lambda 10," in sentence.value
-    assert "attack succeeds on 42.0 %" in sentence.value
-    row.children[0].children[-1].click()
-    assert sentence.value == before
-    assert "No run with lambda 7" in widget.sentence(widget.settings(frame), 7, 0.1, 0.3)
-
-
-def test_the_attacker_owns_no_image_of_the_student(monkeypatch):
-    attacker = study.plan("smoke")[0].attacker
-    seen = []
-    monkeypatch.setattr(attack_cells, "train", lambda net, images, *_, **__: seen.append(images))
-    monkeypatch.setattr(type(attacker.source), "load", lambda self: (models.create(20, "small-8", 0), {}))
-    attacker.surrogate()
-    task = targets.target(attacker.plan.target, attacker.world, attacker.seed)
-    own = {image.numpy().tobytes() for image in seen[0].x}
-    assert len(own) == attacker.plan.n_train
-    assert not own & {image.numpy().tobytes() for image in task.subset(attacker.plan.n_train, attacker.seed).x}
-    assert not own & {image.numpy().tobytes() for image in task.test.x}
-
-
-def test_a_second_architecture_is_told_apart_and_judges_nothing():
-    frame = made_up(1)
-    wide = frame[(frame.seed < 2) & frame.method.isin(["source", *attack_students.WHITE_BOX])]
+    wide = frame[(frame.seed < 2) & frame.method.isin(["source", *attack_success.WHITE_BOX])]
     wide = wide.assign(architecture="small-32", value=0.5)
-    both = pd.concat([frame, wide], ignore_index=True)
-    assert effects.verdicts(both, "glyphs") == effects.verdicts(frame, "glyphs")
-    table = effects.by_architecture(both)
-    assert table.loc[("nfd", "small-32")].tolist() == [50.0, 50.0, 50.0, 2.0]
-    first = effects.core(frame[frame.seed < 2])
-    assert table.loc[("nfd", "small-16"), "success"] == effects.success(first, "nfd")
-    assert "`small-32`: fine-tuning 50.0 % clean" in said.wider(table)
-    assert "**not less often**" in said.wider(table)
-    assert "flips 50 % of this source's own decisions, less than the 90 % asked for" in said.wider(table)
-    assert said.wider(table).startswith("Means over the 2 replicates that have both")
-    assert "part of the preset `glyphs-full`" in said.wider(effects.by_architecture(frame))
-    cells = {cell.source.architecture for cell in study.plan("glyphs-full")}
-    assert cells == {"small-16", "small-32"}
+    both = pd.concat([frame, wide, frame.assign(target="mine", value=0.5)], ignore_index=True)
+    assert judged(both)["judge"].verdicts == as_published["judge"].verdicts
+    assert as_published["core"](wide).method.nunique() == 4
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_students_without_any_difference_are_not_correlated(value):
+    space = judged(made_up(1).assign(value=value))
+    assert space["judge"].verdicts["NFD-C7"].verdict == "not_judged"
+
+
+def page(frame: pd.DataFrame, skip: tuple[str, ...] = ("interactive",)) -> tuple[str, list]:
+    """All words of the notebook on a frame, with narrow untrained networks; the explorers' controls and drawings."""
+    seen, explorer, get = [], widgets.explorer, presets.get
+
+    def kept(controls, draw, *size):
+        seen.append((controls, draw))
+        return explorer(controls, draw, *size)
+
+    with (
+        mock.patch("rtkit.training.train"),
+        mock.patch.object(presets, "get", lambda name: replace(get(name), architecture="small-8")),
+        mock.patch.object(widgets, "explorer", kept),
+    ):
+        text = read("04", {"attack_success": frame}, skip, preset=frame.attrs["preset"])
+    return text, seen
+
+
+def test_words_flip_with_the_arms():
+    frame = swapped(
+        records.frame("attack_success", "glyphs"), "method", "fine_tuning", "nfd", "lr", "weight", "dropout"
+    )
+    text, _ = page(frame)
+    assert "fools NFD **more often** than fine-tuning" in text
+    assert "fools NFD **less often** than fine-tuning" not in text
+    assert "fools fine-tuning on 23 % of what it gets right, and NFD" in text
+    assert "NFD minus fine-tuning: +5.1 points" in text
+    lines = {line.split("**")[1]: line for line in text.splitlines() if line.startswith("> <a id=")}
+    assert "OPPOSITE SEEN IN THIS WORLD" in lines["NFD-C2"]
+    assert lines["NFD-C4"].endswith("**SEEN IN THIS WORLD**")
+    assert "nfd_" not in text
+    assert "fine_tuning" not in text
+
+
+@pytest.fixture(scope="module")
+def reversed_page() -> tuple[str, list]:
+    """Everything the other way round, with a sweep of NFD over lambda in two replicates."""
+    frame = made_up(-1, preset="glyphs-full")
+    nfd = frame[(frame.method == "nfd") & (frame.seed < 2)]
+    other = nfd.assign(weight=10.0, value=nfd.value.where(nfd.form != "any", 0.42))
+    return page(dressed(pd.concat([frame, other], ignore_index=True), "glyphs-full"), ())
+
+
+def test_every_sentence_can_be_the_other_way_round(reversed_page):
+    text, _ = reversed_page
+    assert "fools NFD **more often** than fine-tuning" in text
+    assert "Success **falls** with similarity" in text
+    assert "changes by -48 points (upwards in 0 of 2 replicates)" in text  # 90 % at lambda 3, 42 % at 10
+    assert "*You said: safer.* It is **safer**." in text
+    assert text.count("OPPOSITE SEEN IN THIS WORLD") == 7
+
+
+def test_the_price_explorer_judges_by_the_readers_margin(reversed_page):
+    _, (_, (controls, draw), _) = reversed_page
+    assert [control.description for control in controls] == ["points to pay"]
+    assert "says: NFD is not close" in draw(Figure(), 3)
+    assert "says: NFD is close" in draw(Figure(), 30)  # 25 points below
+    assert controls[0].value == 3
+
+
+def test_the_frontier_explorer_says_what_the_frame_holds(reversed_page):
+    _, (*_, (controls, draw)) = reversed_page
+    assert {control.description: control.value for control in controls} == {"lambda": 3.0, "dropout": 0.1, "rate": 0.3}
+    assert [value for _, value in controls[0].options] == [3.0, 10.0]
+    figure = Figure()
+    assert "lambda 10, dropout 0.1, rate 0.3" in draw(figure, 10.0, 0.1, 0.3)
+    assert "42.0 % of those fooled; 0 settings do better at both" in draw(Figure(), 10.0, 0.1, 0.3)
+    low, high = figure.axes[0].get_ylim()
+    assert high - low < 60  # zoomed to where the settings lie
+
+
+def test_the_attack_explorer_asks_both_networks(reversed_page):
+    _, ((controls, draw), *_) = reversed_page
+    assert [control.description for control in controls] == ["image", "feature", "eps"]
+    values = [control.value for control in controls]
+    assert "the source says" in (said := draw(Figure(), *values))
+    assert "the student says" in said
+    nothing = draw(Figure(), *values[:2], 0.0)
+    now, before = nothing.split("the student says ")[1].rstrip(".").split(", before ")
+    assert now == before
+
+
+def test_the_warm_up_is_checked(capsys):
+    def right(decided, y, copies):
+        good = decided == y
+        return ((copies != y).any(0) & good).sum() / good.sum()
+
+    assert checks.success_rate(right)
+    for wrong in (
+        lambda decided, y, copies: None,
+        lambda decided, y, copies: (copies != y).any(0).float().mean(),
+        lambda decided, y, copies: ((copies != y).any(0) & (decided == y)).float().mean(),
+        lambda decided, y, copies: ((copies != y).any(0)).sum() / (decided == y).sum(),
+        lambda decided, y, copies: ((copies != y).all(0) & (decided == y)).sum() / (decided == y).sum(),
+        lambda decided, y, copies: ((copies != y) & (decided == y)).sum() / (2 * (decided == y).sum()),
+        lambda decided, y, copies: 100 * right(decided, y, copies),
+        lambda decided, y, copies: 1 - right(decided, y, copies) / 2,
+    ):
+        assert not checks.success_rate(wrong)
+    assert capsys.readouterr().out.count("Not yet") == 8
