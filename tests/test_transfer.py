@@ -1,284 +1,366 @@
-"""The study behind notebook 01: its plan, its effects on a made-up frame, its verdicts and its prose when they flip."""
+"""Notebook 01: its grid, its effects on a made-up frame, its verdicts, and its page when the results flip."""
 
-import math
+import ast
+import re
+from unittest import mock
 
 import pandas as pd
 import pytest
+from lessons import read, study
 
-from rtkit import claims, plots, presets, prose, widgets
+from rtkit import checks, experiment, lesson, models, plots, presets, records, tasks, widgets
 from rtkit.data.glyphs import World
-from rtkit.prose import transfer as say
-from rtkit.studies import cells, judging, transfer
-from rtkit.studies import transfer_effects as effects
-from rtkit.studies.transfer import FINE, MAIN_EPS, SHAPES
+from rtkit.frames import by_seed, lead
+from rtkit.judge import Judge
+from rtkit.labels import SHAPES
+from rtkit.labels import TEXTURED as FINE
+from rtkit.measure import transfer
+from rtkit.sources import Source
 
-WORLD = World()
+WORLD, EPS = World(), 4 / 255
 JITTER = (0.0, 0.004, -0.003, 0.002, -0.001)  # so that five replicates have an interval
 
 
 def row(seed: int, source: str, target: str, method: str, value: float, **more) -> dict:
-    eps = {"standard": 0.0, "untrained": 0.0}.get(source, MAIN_EPS)
-    base = {
-        "study": "transfer",
-        "method": method,
-        "source": source,
-        "source_eps": eps,
-        "target": target,
-        "n_train": 100,
-    }
-    base |= {"seed": seed, "metric": "clean_accuracy", "value": value, "n_test": 597, "seconds": 1.0, "gradients": 1}
-    base |= {"step": 80, "source_seed": seed, "texture_amplitude": WORLD.texture_amplitude}
-    return base | {"shape_reliability": WORLD.shape_reliability} | more
+    eps = {"standard": 0.0, "untrained": 0.0}.get(source, EPS)
+    base = {"study": "transfer", "method": method, "source": source, "source_eps": eps, "target": target}
+    base |= {"n_train": 100, "seed": seed, "metric": "clean_accuracy", "value": value, "n_test": 597}
+    base |= {"seconds": 1.0, "gradients": 1, "step": 80, "source_seed": seed}
+    world = {"texture_amplitude": WORLD.texture_amplitude, "shape_reliability": WORLD.shape_reliability}
+    return base | world | more
+
+
+def framed(rows, preset: str = "glyphs") -> pd.DataFrame:
+    """A frame as `experiment.run` gives it."""
+    found = pd.DataFrame(rows).reset_index(drop=True)
+    found.attrs = {"study": "transfer", "preset": preset, "run": "kit"}
+    return found
 
 
 def made_up(lead: float) -> pd.DataFrame:
     """A frame of five replicates in which the robust source leads by `lead` wherever shape decides."""
     rows = []
+
+    def both(*args, **more):
+        rows.extend(row(*args, metric=metric, **more) for metric in ("clean_accuracy", "validation_accuracy"))
+
     for seed, jitter in enumerate(JITTER):
         for source, plus in (("standard", 0.0), ("robust", lead + jitter)):
             rows.append(row(seed, source, "source", "none", 0.9 - plus / 2, n_train=0))
-            rows.append(row(seed, source, "source", "none", 0.5 if source == "standard" else 0.9, metric="shape_bias"))
-            rows.append(row(seed, source, "source", "none", 0.0, metric="self_check_warnings"))
-            rows.append(row(seed, source, "source", "none", 0.0, metric="collapsed"))
-            for n, shrink in ((100, 1.0), (400, 0.6), (900, 0.2)):
-                for target in SHAPES:
-                    value = 0.7 + plus * shrink
-                    rows.append(row(seed, source, target, "last_stage", value, n_train=n))
-                    if n == 400:
-                        rows.append(
-                            row(
-                                seed,
-                                source,
-                                target,
-                                "last_stage",
-                                0.4 + 1.5 * plus,
-                                n_train=n,
-                                step=8,
-                                metric="accuracy_at_step",
-                            )
-                        )
+            bias = 0.5 if source == "standard" else 0.9
+            for metric, value in (("shape_bias", bias), ("self_check_warnings", 0.0), ("collapsed", 0.0)):
+                rows.append(row(seed, source, "source", "none", value, n_train=0, metric=metric))
             for target in SHAPES:
+                for n, shrink in ((100, 1.0), (400, 0.6), (900, 0.2)):
+                    rows.append(row(seed, source, target, "last_stage", 0.7 + plus * shrink, n_train=n))
+                early = {"n_train": 400, "step": 8, "metric": "accuracy_at_step"}
+                rows.append(row(seed, source, target, "last_stage", 0.4 + 1.5 * plus, **early))
                 for method in ("fixed_feature", "full_network"):
-                    for metric in ("clean_accuracy", "validation_accuracy"):
-                        rows.append(row(seed, source, target, method, 0.6 + plus, metric=metric))
+                    both(seed, source, target, method, 0.6 + plus)
             for target, value in ((FINE, 0.9 - plus), (f"{FINE}_low", 0.6 + plus), ("textures", 0.8 - 5 * abs(plus))):
-                for metric in ("clean_accuracy", "validation_accuracy"):
-                    rows.append(row(seed, source, target, "fixed_feature", value, metric=metric))
+                both(seed, source, target, "fixed_feature", value)
         for target, gain in (("digits", 0.05), ("lower", -0.05)):
             rows.append(row(seed, "robust", target, "last_block", 0.7 + lead + jitter - gain))
             rows.append(row(seed, "robust", target, "last_two_stages", 0.6 + lead))
             rows.append(row(seed, "untrained", target, "fixed_feature", 0.3 + jitter))
             rows.append(row(seed, "standard", target, "fixed_feature", 0.6 + 2 * jitter, source_seed=seed + 1000))
-    return pd.DataFrame(rows)
+            rows.append(row(seed, "noise", target, "last_stage", 0.72 + jitter))
+    return framed(rows)
 
 
-def test_effects_by_hand():
-    frame = effects.core(made_up(0.10))
-    replicate = frame[frame.seed == 0]
+def judged(frame: pd.DataFrame) -> Judge:
+    return study("01", {"transfer": frame}, preset=frame.attrs["preset"])["judge"]
+
+
+def value(space: dict, start: str):
+    """Execute the cell that starts so in what a notebook's study has defined; the value of its last expression."""
+    (source,) = [source for kind, _, source in lesson.cells(lesson.path("01")) if source.startswith(start)]
+    tree, said = ast.parse(source), []
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    with mock.patch.object(plots, "display", lambda figure, text: said.append(text.data)):
+        exec(compile(tree, "cell", "exec"), space)
+        found = eval(compile(ast.Expression(last.value), "cell", "eval"), space) if last else None
+    space["said"] = said
+    return found
+
+
+@pytest.fixture(scope="module")
+def grid() -> dict:
+    return lesson.execute(lesson.path("01"), {}, lesson.GRID)
+
+
+def plan(grid: dict, preset: str, targets=()) -> set:
+    chosen = presets.get(preset)
+    return {cell for seed in chosen.seeds for cell in grid["cells"](chosen, seed, targets)}
+
+
+def test_the_grid(grid):
+    glyphs, full = plan(grid, "glyphs"), plan(grid, "glyphs-full")
+    assert glyphs <= full  # what the default preset computes, the full one reads
+    assert (len(plan(grid, "smoke")), len(glyphs), len(full)) == (49, 295, 1148)
+    assert len({cell.seed for cell in glyphs}) == 5
+    assert all(cell.seed < 100 for cell in full)  # tuning seeds are never judged
+    robust = {cell for cell in glyphs if cell.source.kind == "robust" and cell.protocol == "last_stage"}
+    assert {cell.measure_at for cell in robust} == {(), (8, 20, 40)}
+    assert {cell.n_train for cell in robust if cell.measure_at} == {(400,)}
+    assert {cell.lr for cell in glyphs if cell.protocol == "full_network"} == {transfer.RATES["full_network"]}
+
+
+def test_seeds_and_presets_that_do_not_exist(grid):
+    with pytest.raises(ValueError, match="no preset is called 'glyph'; there are smoke, glyphs"):
+        experiment.run(transfer.rows, grid["cells"], "glyph")
+    for wrong in ("[0, 1]", [0.5], [-1], ["0"]):
+        with pytest.raises(ValueError, match=r"seeds must be whole numbers such as \[0, 1, 2\]"):
+            experiment.run(transfer.rows, grid["cells"], "glyphs", wrong)
+
+
+def test_every_protocol_is_tried_at_the_same_rates_from_either_source(grid):
+    tried = list(grid["tried"](presets.get("glyphs"), 100))
+    assert len(tried) == (2 * 6 - 1) * 2 * 2 * 3  # from scratch there is one source
+    for setting, cell in tried:
+        assert (cell.study, cell.seed, cell.measure_at) == ("tuning", 100, ())
+        assert setting == {"method": cell.protocol, "source": cell.source.kind, "lr": cell.lr}
+    assert {cell.n_train for _, cell in tried} == {(100,), (900,)}
+    assert grid["tried_rows"] is transfer.rows
+
+
+def test_an_interrupted_study_resumes(grid, root, monkeypatch):
+    """A study that stops in its third cell has the first two when it runs again."""
+
+    def cells(preset, seed, targets):
+        return [cell for cell in grid["cells"](preset, seed, targets) if cell.source.kind == "untrained"]
+
+    computed, original = [], tasks.target
+
+    def flaky(*args):
+        if len(computed) == 2:
+            raise KeyboardInterrupt
+        computed.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(tasks, "target", flaky)
+    run = {"preset": "smoke", "seeds": [0, 1], "run": "mine"}
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(transfer.rows, cells, **run)
+    done, before = computed.copy(), computed.clear()
+    frame = experiment.run(transfer.rows, cells, **run)
+    assert before is None
+    assert len(computed) == 2
+    assert not set(done) & set(computed)
+    computed.clear()
+    again = experiment.run(transfer.rows, cells, **run)
+    assert not computed
+    pd.testing.assert_frame_equal(frame, again)
+    columns = "study method source source_eps target n_train seed metric value n_test seconds gradients"
+    assert set(frame.columns) >= set(columns.split())
+    assert frame.attrs == {"study": "transfer", "preset": "smoke", "run": "mine"}
+
+
+def test_known_leads_give_known_effects():
+    judge = judged(made_up(0.10))
+    replicate = judge.main[judge.main.seed == 0]
     several = ("U-C7", "S-C1", "S-C4")  # they need several radii
-    wanted = {name: effect for name, effect in effects.EFFECTS.items() if name not in several}
-    found = {name: effect(replicate) for name, effect in wanted.items()}
-    expected = {
-        "U-C1": 8.0,
-        "U-C2": 8.0,
-        "U-C4": 9.0,
-        "U-C5": 10.0,
-        "S-C2": 10.0,
-    }
+    found = {name: effect(replicate) for name, effect in judge.effects.items() if name not in several}
+    expected = {"U-C1": 8.0, "U-C2": 8.0, "U-C4": 9.0, "U-C5": 10.0, "S-C2": 10.0}
     assert {name: found[name] for name in expected} == pytest.approx(expected)
-    assert list(found["U-C3"].values()) == pytest.approx([2.0, 4.0])
+    assert found["U-C3"]["on the target"] == pytest.approx(2.0)
+    assert found["U-C3"]["worse on its own task"] == (pytest.approx(5.0), 0.0)
     assert list(found["U-C6"].values()) == pytest.approx([5.0, 5.0, 10.0])
     assert list(found["S-C5"].values()) == pytest.approx([20.0, 10.0])
-    for name in several:
-        with pytest.raises(KeyError):
-            effects.EFFECTS[name](replicate)
+    assert {judge.verdicts[name].reason for name in several} == {"not_run"}
 
 
 def test_verdicts_flip_with_the_frame():
-    found, flipped = (effects.verdicts(made_up(lead), "glyphs") for lead in (0.10, -0.10))
+    found, flipped = (judged(made_up(lead)).verdicts for lead in (0.10, -0.10))
     for name in ("U-C1", "U-C5", "S-C2"):
         assert (found[name].verdict, flipped[name].verdict) == ("supported", "contradicted"), name
-    assert found["U-C7"].reason == "not_run"
-    assert {verdict.verdict for verdict in effects.verdicts(made_up(0.10), "smoke").values()} == {"not_judged"}
+    smoke = judged(framed(made_up(0.10), "smoke")).verdicts
+    assert {verdict.reason for verdict in smoke.values()} == {"smoke"}
 
 
-def test_the_best_eps_is_chosen_on_validation_images_only():
+def test_each_part_of_no_worse_has_its_own_margin():
+    """On the target half a point behind is no worse; at home half a point ahead is not worse."""
     frame = made_up(0.10)
-    tempting = frame[(frame.source == "robust") & frame.method.eq("fixed_feature")].assign(source_eps=8 / 255)
-    tempting = tempting.assign(
-        value=tempting.value + tempting.metric.map({"clean_accuracy": 0.2, "validation_accuracy": -0.2})
+    most = (frame.method == "last_stage") & (frame.n_train == 900) & (frame.source == "robust")
+    frame.loc[most, "value"] = 0.695
+    assert judged(frame).verdicts["U-C3"].verdict == "supported"
+    frame.loc[(frame.target == "source") & (frame.source == "robust") & (frame.metric == "clean_accuracy"), "value"] = (
+        0.905
     )
-    frame = pd.concat([frame, tempting])
-    replicate = frame[frame.seed == 0].query("source_seed == seed")
-    assert effects.EFFECTS["S-C1"](replicate) == pytest.approx(10.0)
-    assert effects.EFFECTS["S-C4"](replicate) == pytest.approx(4.0)
+    verdict = judged(frame).verdicts["U-C3"]
+    assert verdict.verdict == "contradicted"
+    assert [part.margin for part in verdict.parts] == [-1.0, 0.0]
+    assert verdict.effect == pytest.approx(-0.5)
+
+
+def test_the_best_radius_is_chosen_on_validation_images_only():
+    frame = made_up(0.10)
+    tempting = frame[(frame.source == "robust") & (frame.method == "fixed_feature")].assign(source_eps=8 / 255)
+    better = tempting.metric.map({"clean_accuracy": 0.2, "validation_accuracy": -0.2})
+    frame = framed(pd.concat([frame, tempting.assign(value=tempting.value + better)]))
+    judge = judged(frame)
+    replicate = judge.main[judge.main.seed == 0]
+    assert set(judge.main.arm) >= {"standard", "robust", "robust 8", "second", "noise", "untrained"}
+    assert judge.effects["S-C1"](replicate) == pytest.approx(10.0)
+    assert judge.effects["S-C4"](replicate) == pytest.approx(4.0)
 
 
 def test_sizes_that_only_some_sources_have_do_not_disturb():
     frame = made_up(0.10)
-    extra = frame[
-        frame.method.isin(["fixed_feature", "last_stage"]) & (frame.n_train == 100) & frame.target.isin(SHAPES)
-    ]
-    more = pd.concat([frame, extra.assign(n_train=50)])
-    before, after = (effects.verdicts(one, "glyphs") for one in (frame, more))
-    assert effects.few(more) == 100
+    some = frame.method.isin(["fixed_feature", "last_stage"]) & (frame.n_train == 100) & frame.target.isin(SHAPES)
+    more = judged(framed(pd.concat([frame, frame[some].assign(n_train=50)])))
+    assert set(more.main[more.main.common].n_train) == {100}
+    before = judged(frame).verdicts
     for name in ("S-C2", "S-C5", "U-C6"):
-        assert after[name] == before[name]
+        assert more.verdicts[name] == before[name]
 
 
-def test_failing_controls_stop_the_verdicts():
+def test_failing_controls_stop_the_verdicts_and_luck_is_shown():
     frame = made_up(0.10)
-    assert all(control.holds for control in effects.controls(frame))
+    judge = judged(frame)
+    assert all(control.holds for control in judge.controls)
     odd = frame.assign(value=frame.value.where(frame.source_seed == frame.seed, frame.value + 0.3))
-    assert [control.name for control in effects.controls(odd) if not control.holds] == [
-        "two standard sources of different seed (99 % interval)"
-    ]
-    assert effects.verdicts(odd, "glyphs")["U-C1"].reason.startswith("invalid_control: two standard sources")
+    (second,) = [control for control in judged(odd).controls if control.expected == "shown"]
+    assert second.interval.effect == pytest.approx(30.0, abs=0.1)
+    assert judged(odd).verdicts["U-C1"].verdict == "supported"
     immune = frame.assign(value=frame.value.where(frame.target != "textures", 0.8))
-    assert "textures only" in str([control for control in effects.controls(immune) if not control.holds])
+    assert judged(immune).verdicts["U-C1"].reason.startswith("invalid_control: robust minus standard, textures only")
+    alone = judged(frame[frame.seed == 0])
+    assert not alone.controls
+    assert alone.verdicts["U-C1"].reason.startswith("not_run: 1 of at least")
 
 
 def test_collapsed_replicates_cap_the_verdict():
     frame = made_up(0.10)
     fell = (frame.metric == "collapsed") & (frame.seed == 2) & (frame.source == "robust")
-    frame = frame.assign(value=frame.value.where(~fell, 1.0))
-    assert judging.collapsed(effects.core(frame)) == [2]
-    assert effects.verdicts(frame, "glyphs")["U-C1"].verdict == "inconclusive"
+    judge = judged(frame.assign(value=frame.value.where(~fell, 1.0)))
+    assert judge.collapsed == [2]
+    assert judge.verdicts["U-C1"].verdict == "inconclusive"
 
 
-@pytest.mark.parametrize(("lead", "word"), [(0.10, "**ahead**"), (-0.10, "**behind**"), (0.0, "**not told apart**")])
-def test_prose_follows_the_frame(lead, word):
-    frame = made_up(lead)
-    where = {"method": "last_stage", "n_train": 100, "target": "digits"}
-    assert word in prose.compare(effects.gain_interval(frame, **where))
-    sentence = widgets.transfer_sentence(frame[frame.metric == "clean_accuracy"], "digits", "last_stage", MAIN_EPS, 100)
-    assert word.strip("*") in sentence
-    assert f"{100 * lead:+.1f}"[:3] in sentence or lead == 0
-    judged = effects.verdicts(frame, "glyphs")["U-C1"]
-    assert {"supported": "Supported", "contradicted": "Contradicted", "inconclusive": "Inconclusive"}[
-        judged.verdict
-    ] in prose.verdict(judged)
-
-
-def test_prose_of_one_replicate_and_of_change():
-    assert "single replicate" in prose.compare(claims.interval([3.0]))
-    assert "**grows**" in prose.change(claims.Interval(2, 1, 3, 5), "It")
-    assert "**shrinks**" in prose.change(claims.Interval(-2, -3, -1, 5), "It")
-    assert "Not judged: smoke" in prose.verdict(claims.unjudged(claims.load()["U-C1"], "smoke", "none", "smoke"))
-
-
-@pytest.mark.parametrize(
-    ("lead", "word"), [(20.0, "ahead in 3, clearly behind in 0"), (-20.0, "ahead in 0, clearly behind in 3")]
-)
-def test_prose_of_the_phase_diagram_follows_the_table(lead, word):
-    table = pd.DataFrame({"texture_amplitude": [0.0, 0.04, 0.04], "shape_reliability": [1.0, 0.85, 1.0]})
-    table = table.assign(mean=lead, low=lead - 1, high=lead + 1, bias=[100.0, 10.0, 95.0])
-    sentence = say.phase(table)
-    assert word in sentence
-    assert "In the 2 worlds whose standard source decides by shape" in sentence
-    assert ("**ahead**" if lead > 0 else "**behind**") in sentence
-    assert "single world" in say.phase(table[:1])
-
-
-def test_summary_averages_targets_before_replicates():
-    frame = pd.DataFrame(
-        {"source": "robust", "seed": [0, 0, 1, 1], "target": ["a", "b"] * 2, "value": [0.1, 0.3, 0.2, 0.4]}
-    )
-    found = plots.summary(frame, ["source"]).iloc[0]
-    expected = claims.interval([20.0, 30.0])
-    assert (found["mean"], found.low, found.high) == pytest.approx((expected.effect, expected.low, expected.high))
-    assert math.isnan(plots.summary(frame[frame.seed == 0], ["source"]).iloc[0].low)
-
-
-def test_the_explorer_moves():
+def test_what_is_missing_was_not_run_and_a_misspelt_column_is_an_error():
     frame = made_up(0.10)
-    box = widgets.transfer_explorer(frame)
-    sentence, row = box.children
-    target, protocol, eps, n, reset = row.children[0].children
+    judge = judged(frame[frame.metric != "accuracy_at_step"])
+    assert judge.verdicts["U-C4"].reason == "not_run"
+    with pytest.raises(KeyError, match="methd"):
+        judge("U-C5", lambda f: lead(f, methd="fixed_feature"))
+
+
+def test_the_lead_may_shrink_in_points_and_grow_in_log_odds():
+    frame = made_up(0.10)
+    space = study("01", {"transfer": frame})
+    space["main"] = space["core"](frame)
+    value(space, "curve =")
+    assert "the lead **shrinks** in points (by +8.0 points" in space["said"][0]
+    assert "**shrinks** in log odds" in space["said"][0]
+    shares = {("standard", 100): 0.6, ("robust", 100): 0.8, ("standard", 900): 0.97, ("robust", 900): 0.999}
+    near = frame[
+        (frame.method == "last_stage") & frame.n_train.isin([100, 900]) & frame.source.isin(["standard", "robust"])
+    ]
+    space["main"] = space["core"](
+        framed(near.assign(value=[shares[one.source, one.n_train] for one in near.itertuples()]))
+    )
+    value(space, "curve =")
+    assert "**shrinks** in points (by +17.1 points" in space["said"][0]
+    assert "**grows** in log odds" in space["said"][0]
+
+
+def test_a_pair_of_sources_is_a_dot():
+    """By hand: two worlds, one without a texture, in which the lead is four points, and one where it is thirty."""
+    rows = []
+    for amplitude, bias, ahead in ((0.0, 0.99, 0.04), (20 / 255, 0.02, 0.30)):
+        for seed in (0, 1):
+            world = {"texture_amplitude": amplitude, "shape_reliability": 0.95}
+            rows.append(row(seed, "standard", "source", "none", bias, metric="shape_bias", **world))
+            for source, plus in (("standard", 0.0), ("robust", ahead)):
+                rows += [row(seed, source, name, "fixed_feature", 0.5 + plus, **world) for name in ("digits", "lower")]
+    space = study("01", {"transfer": made_up(0.10)})
+    value(space, "def pairs")
+    found = space["pairs"](framed(rows, "glyphs-full"))
+    assert found.bias.tolist() == pytest.approx([99, 99, 2, 2])
+    assert found.lead.tolist() == pytest.approx([4, 4, 30, 30])
+    assert (found.texture.tolist(), set(found["shape"])) == ([0, 0, 20, 20], {95})
+
+
+def test_the_explorer_moves(monkeypatch):
+    frame = made_up(0.10)
+    space = study("01", {"transfer": frame})
+    space["sweep"] = space["core"](frame)
+    value(space, "def draw")
+    box = value(space, "runs =")
+    assert isinstance(box, widgets.ipywidgets.VBox)
+    sentence, place = box.children
+    target, method, eps, n, reset = place.children[0].children
     before = sentence.value
-    assert "digits (real), last stage" in before
+    assert (
+        "100 pictures of digits (real), last stage: the robust source is ahead of the standard source: +10.0" in before
+    )
     n.value = 900
-    assert "900 images" in sentence.value
-    protocol.value = "fixed_feature"
-    assert "No run with 900 images" in sentence.value
+    assert "900 pictures" in sentence.value
+    assert "+2.0 points" in sentence.value
+    method.value = "fixed_feature"
+    assert "No run with 900 pictures of digits (real), fixed features at radius 4/255" in sentence.value
     reset.click()
     assert sentence.value == before
-    assert [control.value for control in (target, protocol, eps, n)] == ["digits", "last_stage", MAIN_EPS, 100]
+    assert [control.value for control in (target, method, eps, n)] == ["digits", "last_stage", EPS, 100]
 
 
-def test_plans():
-    glyphs, full = (set(transfer.plan(name)) for name in ("glyphs", "glyphs-full"))
-    assert glyphs <= full  # what the default preset computes, the full one reads
-    assert len({cell.seed for cell in glyphs}) == 5
-    for cell in full:
-        assert cell.seed < 100  # tuning seeds are never judged
-    with pytest.raises(ValueError, match="no preset is called 'glyph'; there are smoke, glyphs"):
-        presets.get("glyph")
-    assert {cell.seed for cell in transfer.plan("glyphs", [7, 7])} == {7}
-    for wrong in ("[0, 1]", [0.5], [-1], ["0"]):
-        with pytest.raises(ValueError, match=r"seeds must be whole numbers such as \[0, 1, 2\]"):
-            transfer.plan("glyphs", wrong)
+@pytest.fixture
+def quick(monkeypatch):
+    """Source networks without their training, for pages that are read for what they say of frames."""
+
+    def load(source):
+        net = models.create(tasks.classes(source.world), "small-8", source.seed)
+        return net.eval(), {"seconds": 0.0, "collapsed": False}
+
+    monkeypatch.setattr(Source, "load", load)
 
 
-def test_cells_are_read_back_and_an_interrupted_study_resumes(monkeypatch):
-    """A study that stops in its third cell has the first two when it runs again."""
-    todo = [cell for cell in transfer.plan("smoke", [0, 1]) if cell.source.kind == "untrained"]
-    assert len(todo) == 4
-    monkeypatch.setattr(transfer, "plan", lambda preset, seeds=None, targets=(): todo)
-    monkeypatch.setattr("rtkit.studies.workers", lambda: 1)
-    computed, original = [], cells.trained_rows
-
-    def flaky(cell, task):
-        if len(computed) == 2:
-            raise KeyboardInterrupt
-        computed.append(cell)
-        return original(cell, task)
-
-    monkeypatch.setattr(cells, "trained_rows", flaky)
-    with pytest.raises(KeyboardInterrupt):
-        transfer.run("smoke")
-    assert [cells.is_cached(cell) for cell in todo] == [True, True, False, False]
-    computed.clear()
-    frame = transfer.run("smoke")
-    assert computed == todo[2:]
-    assert set(frame.columns) >= {
-        "study",
-        "method",
-        "source",
-        "source_eps",
-        "target",
-        "n_train",
-        "seed",
-        "metric",
-        "value",
-    }
-    assert set(frame.columns) >= {"n_test", "seconds", "gradients"}
-    computed.clear()
-    again = transfer.run("smoke")
-    assert not computed
-    pd.testing.assert_frame_equal(frame, again)
+def test_the_page_turns_round_with_the_arms(quick):
+    """The kit's frame, but where shape decides each source has the other's accuracies."""
+    frame = records.frame("transfer", "glyphs")
+    there = ~frame.target.isin(["source", "textures"]) & frame.source.isin(["standard", "robust"])
+    other = frame.source.map({"standard": "robust", "robust": "standard"})
+    other_eps = other.map({"standard": 0.0, "robust": EPS})
+    here = (frame.source_seed == frame.seed) & there & ~frame.method.isin(["scratch", "last_block", "last_two_stages"])
+    frame = frame.assign(source=frame.source.mask(here, other), source_eps=frame.source_eps.mask(here, other_eps))
+    frame.attrs = {"study": "transfer", "preset": "glyphs", "run": "kit"}
+    said = read(
+        "01", {"transfer": frame}, guess={"own task": 1, "lead": 2, "more pictures": "growing", "no texture": 4}
+    )
+    first = "the robust source is **{}** the standard source: {}22.6 points"
+    assert said.count(first.format("behind", "-")) == 2  # what was found, and section 4
+    assert first.format("ahead of", "+") not in said
+    assert "**U-C1** With few training images" in said
+    for claim in ("U-C1", "U-C2", "U-C3", "U-C5", "S-C2", "S-C5"):
+        assert re.search(rf"\*\*{claim}\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD\*\*", said), claim
+        assert re.search(rf"\[{claim}\]\(#{claim}\) .* \*\*opposite seen in this world\*\*", said), claim
+    assert "the lead **grows** in points (by -15.6 points" in said
+    assert "the lead **shrinks** in points" not in said
+    assert "*You said: growing.* It is **growing**." in said
+    assert "*You said: 2.* It is **-22.6 points" in said
+    assert "Not yet: put lead" in said
 
 
-def test_what_the_standard_source_is_worth_and_the_lead_without_a_ceiling():
-    frame = effects.core(made_up(0.10))
-    full = frame[(frame.source == "standard") & (frame.method == "full_network") & (frame.target == "digits")]
-    for change, word in ((-0.2, "ahead"), (0.2, "behind")):
-        both = pd.concat([frame, full.assign(method="scratch", value=full.value + change)])
-        text = say.scale(effects.pick(both, metric="clean_accuracy", n_train=100))
-        assert "the standard source is **ahead** of random weights: +30.0" in text
-        assert f"the standard source is **{word}** {'of ' if word == 'ahead' else ''}training from scratch: " in text
-    curve = effects.pick(frame, metric="clean_accuracy", method="last_stage", source=("standard", "robust"))
-    assert "it shrinks there, too" in say.ceiling(curve)
-    odds = {("standard", 100): 0.6, ("robust", 100): 0.8, ("standard", 900): 0.97, ("robust", 900): 0.999}
-    near = curve[curve.n_train.isin([100, 900])]
-    near = near.assign(value=[odds[row.source, row.n_train] for row in near.itertuples()])
-    assert "it **grows** there" in say.ceiling(near)
-    assert "there is no radius to choose" in say.radius(made_up(0.10))
+def test_the_warm_up_accepts_like_with_like_alone(capsys):
+    """The noise source met two targets at one size; the standard source is better on the third and with more."""
+    space = study("01")
+    main, two = space["judge"].main, space["TWO"]
 
+    def told(effect) -> str:
+        answer = effect if isinstance(effect, list | float) else by_seed(main, effect)
+        checks.noise_lead(answer, main)
+        return capsys.readouterr().out
 
-def test_a_shape_that_is_always_right_is_named_where_it_is_no_off_switch():
-    knobs = ["texture_amplitude", "shape_reliability", "mean", "low", "high", "bias"]
-    rows = [(20 / 255, 1.0, 36.8, 20.0, 50.0, 3.0), (0.0, 1.0, 4.2, 0.5, 7.9, 100.0), (0.0, 0.85, 6.0, 1.0, 9.0, 99.0)]
-    text = say.phase(pd.DataFrame(rows, columns=knobs))
-    assert "no off-switch at a texture of 20/255: the standard source takes the texture all the same" in text
-    assert "no off-switch" not in say.phase(pd.DataFrame(rows[1:], columns=knobs))
+    last = {"method": "last_stage"}
+    right = {"common": True, "target": two}
+    assert told(lambda f: lead(f, "noise", **last, **right)) == "Right.\n"
+    assert "put lead" in told(lambda f: 0.0)
+    assert "third target" in told(lambda f: lead(f, "noise", **last, common=True))
+    assert "common=True" in told(lambda f: lead(f, "noise", **last, target=two))
+    assert "like with like" in told(lambda f: lead(f, "noise", **last))
+    assert "robust source" in told(lambda f: lead(f, **last, **right))
+    assert "standard minus noise" in told(lambda f: lead(f, "standard", "noise", **last, **right))
+    assert "in points" in told(lambda f: lead(f, "noise", **last, **right) / 100)
+    assert "last_stage" in told(lambda f: lead(f, "noise", method="fixed_feature", **right))
+    assert "one number for each replicate" in told(3.0)
