@@ -127,4 +127,5 @@ def cards(judge: Judge, *names: str, beside: Mapping[str, str] | None = None) ->
 
 def answer(said, found: str | Callable[[], str]) -> Markdown:
     """What the reader guessed beside what came out."""
-    return Markdown(f"*You said: {said}.* It is **{text(found)}**.")
+    shown = text(found)
+    return Markdown(f"*You said: {said}.* {shown if shown == NOT_RUN else f'It is **{shown}**.'}")
