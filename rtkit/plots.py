@@ -113,6 +113,7 @@ def points(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, zer
         kinds = list(shown[hue].cat.categories)
         colours, markers = labels.looks(kinds)
         options |= {"palette": colours, "markers": [markers[kind] for kind in kinds]}
+        options["dodge"] = len(kinds) > 1 and options["dodge"]  # seaborn divides by their number less one
     else:
         options |= {"dodge": False, "color": labels.WHEEL[0]}
     bars = {"errorbar": t95, "linestyle": "none", "capsize": 0.05, "err_kws": {"linewidth": 2}}
