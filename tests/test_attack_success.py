@@ -412,8 +412,8 @@ def test_the_attack_explorer_asks_both_networks(reversed_page):
     assert "the source says" in (said := draw(Figure(), *values))
     assert "the student says" in said
     nothing = draw(Figure(), *values[:2], 0.0)
-    now, before = nothing.split("the student says ")[1].rstrip(".").split(", before ")
-    assert now == before
+    now, before = nothing.split("the student says ")[1].split(" (before: ")
+    assert now == before.removesuffix(").")
 
 
 def test_the_warm_up_is_checked(capsys):
