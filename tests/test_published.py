@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from test_transfer import framed, judged
 from torchvision.models import resnet
 from torchvision.transforms.functional import normalize
 
-from rtkit import cli, presets, published, store, studies
+from rtkit import cli, experiment, lesson, presets, published, store
 from rtkit.data import downloads
 from rtkit.data.pictures import Pictures
-from rtkit.studies import cells, imagenet
-from rtkit.studies import transfer_effects as effects
+from rtkit.measure import transfer
 
 WORLD = Pictures("", 64)
 PAIR = ("resnet18_l2_eps0", "resnet18_l2_eps3")
@@ -159,14 +159,16 @@ def test_files_that_do_not_fit_are_refused_by_name(pair):
         standard.load()
 
 
-def test_from_published_files_and_folders_to_a_frame(pair, mine, monkeypatch):
-    monkeypatch.setattr(studies, "workers", lambda: 1)
-    preset = tiny(seeds=(0, 1))
-    todo = imagenet.cells(preset, [1], ["mine"])
-    frame = studies.frame("imagenet", todo, cells.rows, cells.is_cached)
-    assert all(map(cells.is_cached, todo))
-    assert set(frame.study) == {"transfer"}
-    assert set(frame.seed) == {1}
+@pytest.fixture(scope="module")
+def cells():
+    """The grid of notebook 01, as a list."""
+    grid = lesson.execute(lesson.path("01"), {}, lesson.GRID)
+    return lambda preset, seed, targets=(): list(grid["cells"](preset, seed, targets))
+
+
+def test_from_published_files_and_folders_to_a_frame(cells, pair, mine):
+    frame = experiment.compute_cells(transfer.rows, cells(tiny(), 1, ["mine"]), alone=True)
+    assert (set(frame.study), set(frame.seed)) == ({"transfer"}, {1})
     sources = set(zip(frame.source, frame.source_eps, frame.source_seed, strict=True))
     assert sources == {("standard", 0.0, 0), ("robust", 3.0, 0), ("untrained", 0.0, 1)}
     assert frame[["texture_amplitude", "shape_reliability"]].isna().all(axis=None)
@@ -176,13 +178,15 @@ def test_from_published_files_and_folders_to_a_frame(pair, mine, monkeypatch):
     assert (each == 1).all()
     assert len(each) == (3 * 2 + 1) * 2
     assert set(frame[frame.source == "untrained"].method) == {"fixed_feature"}
-    assert set(frame.method) == set(imagenet.PROTOCOLS)
+    assert set(frame.method) == {"fixed_feature", "last_stage", "full_network"}
     assert set(frame.metric) == {"clean_accuracy", "validation_accuracy"}
     assert frame.value.between(0, 1).all()
     assert (frame[frame.metric == "clean_accuracy"].n_test == 8).all()
     assert (frame.gradients == 2 * 4).all()
-    both = pd.concat([frame, frame.assign(seed=0)])
-    assert [control.name for control in effects.controls(both)] == ["standard minus untrained source"]
+    judge = judged(framed(pd.concat([frame, frame.assign(seed=0)]), "imagenet"))
+    assert [control.name for control in judge.controls] == ["standard minus untrained source"]
+    assert judge.verdicts["U-C1"].scope == "published networks"
+    assert judge.main.judged.all()  # a data set of one's own, for there is no other
 
 
 def test_untrained_networks_differ_by_replicate_alone():
@@ -194,45 +198,46 @@ def test_untrained_networks_differ_by_replicate_alone():
     assert not torch.equal(weights[0], weights[2])
 
 
-@pytest.mark.parametrize(
-    ("radii", "main"), [((4 / 255, 0.05, 3.0, 2 / 255), 3.0), ((4 / 255, 2 / 255, 1 / 255), 2 / 255), ((8.0, 0.5), 0.5)]
-)
-def test_the_main_contrast_is_the_published_one_where_it_is_there(radii, main):
-    rows = [("standard", 0.0), *(("robust", eps) for eps in radii)]
-    frame = pd.DataFrame(rows, columns=["source", "source_eps"]).assign(texture_amplitude=float("nan"))
-    assert effects.main_eps(frame) == main
-
-
-def test_a_cell_is_another_one_when_the_network_or_an_image_changes(pair, mine):
+def test_a_cell_is_another_one_when_the_network_or_an_image_changes(cells, pair, mine):
     def paths() -> list[Path]:
-        todo = imagenet.cells(tiny(), [0], ["mine"])
-        return [store.cell_path(cell.study, cell.config, cells.MODULES) for cell in todo]
+        return [store.cell_path("transfer", cell.config, "") for cell in cells(tiny(), 0, ["mine"])]
 
     before = paths()
     assert len(set(before)) == 7
     assert paths() == before
     stand_in(pair, PAIR[1])
     after = paths()
-    assert [one == other for one, other in zip(before, after, strict=True)] == [True] * 3 + [False] * 3 + [True]
+    same = [cell.source.kind != "robust" for cell in cells(tiny(), 0, ["mine"])]
+    assert sum(same) == 4
+    assert [one == other for one, other in zip(before, after, strict=True)] == same
     Image.new("RGB", (70, 70)).save(mine / "mine" / "train" / "dark" / "0.png")
     assert not set(paths()) & set(after)
 
 
-def test_sizes_hold_every_class(pair, root):
+def test_sizes_hold_every_class(cells, pair, root):
     x = np.zeros((480, 8, 8, 3), np.uint8)
     y = np.arange(480) % 120
-    np.savez(
-        root / "many.npz", x_train=x, y_train=y, x_test=x, y_test=y, classes=np.array([f"{k:03}" for k in range(120)])
-    )
-    todo = imagenet.cells(tiny(), [0], ["many"])
-    assert {cell.n_train for cell in todo} == {(240,)}
+    classes = np.array([f"{k:03}" for k in range(120)])
+    np.savez(root / "many.npz", x_train=x, y_train=y, x_test=x, y_test=y, classes=classes)
+    assert {cell.n_train for cell in cells(tiny(), 0, ["many"])} == {(240,)}
 
 
-def test_bad_requests_say_what_to_do(pair, mine):
+def test_rates_and_protocols(cells, pair, root):
+    x, y = np.zeros((4000, 8, 8, 3), np.uint8), np.arange(4000) % 2
+    np.savez(root / "large.npz", x_train=x, y_train=y, x_test=x[:8], y_test=y[:8], classes=np.array(["a", "b"]))
+    made = cells(tiny(), 0, ["large"])
+    assert {cell.n_train for cell in made} == {(100,), (400,), (1600,)}
+    assert {(cell.protocol, cell.lr) for cell in made} == {
+        ("fixed_feature", 0.3), ("last_stage", 0.1), ("full_network", 0.1)
+    }  # fmt: skip
+    assert {cell.measure_at for cell in made} == {()}
+
+
+def test_bad_requests_say_what_to_do(cells, pair, mine):
     with pytest.raises(ValueError, match=r"imagenet has no targets of its own: name data sets.*data/README\.md"):
-        imagenet.cells(tiny())
+        cells(tiny(), 0)
     with pytest.raises(ValueError, match="no data set is called 'yours'"):
-        imagenet.cells(tiny(), [0], ["yours"])
+        cells(tiny(), 0, ["yours"])
     with pytest.raises(ValueError, match="seeds must be whole numbers"):
-        imagenet.cells(tiny(), [0.5], ["mine"])
+        experiment.run(transfer.rows, cells, "imagenet", [0.5], ["mine"])
     assert "checkpoints" not in [name for name, _, _ in downloads.listing()]
