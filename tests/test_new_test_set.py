@@ -266,7 +266,7 @@ def test_the_page_follows_the_frame(space, rise, best, losing, monkeypatch):
     monkeypatch.setattr(plots, "display", lambda figure, text: said.append(text.data))
     for _, _, source in lesson.cells(lesson.path("06")):
         if ("judge_anew" in source and "publish" not in source) or "def toy" in source:
-            exec(source.partition("\n\nax = toy()")[0], page)
+            exec(source, page)
     assert said == [f"Of 6 networks {losing} are clearly less accurate on new images."]
     word = "SUPPORTED" if rise > 0 else "CONTRADICTED"
     for claim in ("C101-T1", "C101-T2", "C101-T3"):
