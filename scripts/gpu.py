@@ -9,12 +9,11 @@ Stages, in this order; one that fails or finds no time is noted in `stages.json`
     speed      speed.json      images a second, and seconds an epoch of 50,000, by adversary and batch size
     network    network.json    one network trained by N-FGSM on CIFAR-10 within two minutes, and what each attack leaves
     notebook   notebook.ipynb  one notebook, executed by papermill at the preset smoke
-    pairs      pairs.csv       sources of the preset cifar carried to MNIST, KMNIST and CIFAR-10 at five resolutions
 
 Nothing is downloaded. `--carried` names a folder with what the machine lacks; without it, the data sets of $RTKIT_DATA
 serve. It may hold `wheels/*.whl`, of which those are installed (aside, and for this run) whose package is missing, and
 `data/NAME/` with `labels.npz` (arrays `train`, `test`, `classes`) and lossless sheets `train_00.webp`, ... with forty
-square images in a row. Started again with the same `--out`, the stage `pairs` goes on with what `pairs.csv` lacks.
+square images in a row.
 """
 
 import argparse
@@ -27,13 +26,12 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_pairs import pairs
 from PIL import Image
 
 from rtkit import compute, evaluation, models, robustness, store
@@ -55,19 +53,17 @@ class Run:
 
     Args:
         out: where results go; work: where everything else does.
-        deadline: when all must be over, by time.monotonic(), which the processes of a machine share.
-        seconds: of an N-FGSM step on 128 images, and of 128 images in large batches; the stage `speed` measures them.
+        deadline: when all must be over, by time.monotonic().
+        seconds: of an N-FGSM step on 128 images; the stage `speed` measures it.
     """
 
     out: Path
     work: Path
     carried: Path | None
     notebook: Path
-    seeds: list[int]
-    workers: int
     tiny: bool
     deadline: float
-    seconds: dict[str, float] = field(default_factory=lambda: {"step": 0.03, "large": 0.01})
+    seconds: float = 0.03
 
     @property
     def left(self) -> float:
@@ -175,7 +171,7 @@ def speed(run: Run) -> None:
     images = Images(x, torch.arange(many) % 100, tuple(map(str, range(100))))
     pgd = Adversary("pgd", THREAT, steps=10)
     plan = [("standard", None, 60), ("N-FGSM", Adversary("n_fgsm", THREAT), 60), ("PGD-10", pgd, 20)]
-    for batch, kept in ((8, "step"), (16, "large")) if run.tiny else ((128, "step"), (512, "large")):
+    for batch in (8, 16) if run.tiny else (128, 512):
         for name, adversary, steps in plan:
             if run.left < 20:
                 raise TimeoutError("no time for the rest")
@@ -191,8 +187,8 @@ def speed(run: Run) -> None:
             if compute.device().type == "cuda":
                 rows[-1]["peak memory, bytes"] = torch.cuda.max_memory_allocated()
                 torch.cuda.reset_peak_memory_stats()
-            if name == "N-FGSM":
-                run.seconds[kept] = step * 128 / batch
+            if (name, batch) == ("N-FGSM", 128):
+                run.seconds = step
             run.write("speed.json", {"network": net.architecture, "kind": compute.kind(), "rows": rows})
 
 
@@ -203,21 +199,22 @@ def create(classes: int, run: Run) -> models.Network:
 
 def network(run: Run) -> None:
     """Train by N-FGSM for some 80 seconds, then attack 1,000 test images: by single attacks, and by all in turn."""
-    data = named.load("cifar10")
-    budget = min(80.0, 0.3 * run.left) / (1.1 * run.seconds["step"])
+    data = named.arrays("cifar10", 32)
+    images, held_out = (named.images(data, part, 32) for part in ("train", "test"))
+    budget = min(80.0, 0.3 * run.left) / (1.1 * run.seconds)
     steps = 4 if run.tiny else min(int(budget), 3300)
-    net, found = create(len(data.classes), run), {"steps": steps, "batch": 128, "lr": 0.2, "images": len(data.train)}
+    net, found = create(len(images.classes), run), {"steps": steps, "batch": 128, "lr": 0.2, "images": len(images)}
     phase = Phase(steps, 0.2, adversary=Adversary("n_fgsm", THREAT))
     with compute.stopwatch() as seconds:
-        history = train(net, data.train, (phase,), 0, held_out=data.test[-64:], augment=crop_and_flip)
+        history = train(net, images, (phase,), 0, held_out=held_out[-64:], augment=crop_and_flip)
     found |= {"adversary": "N-FGSM", "eps": THREAT.eps, "seconds": seconds(), "watch": history.watch}
     found |= {"collapsed": history.collapsed, "loss of the last steps": statistics.fmean(history.loss[-50:])}
-    found["training accuracy"] = evaluation.accuracy(net, data.train[:1000])
+    found["training accuracy"] = evaluation.accuracy(net, images[:1000])
     run.write("network.json", found)
-    images = data.test[: 16 if run.tiny else 1000]
+    images = held_out[: 16 if run.tiny else 1000]
     x, y = compute.to_pixels(images.x), images.y.to(compute.device())
     long, short = (2, 2) if run.tiny else (50, 100)
-    tried = robustness.battery(len(data.classes), steps=long, strong=True, apgd_steps=short)
+    tried = robustness.battery(len(images.classes), steps=long, strong=True, apgd_steps=short)
     alone = {f"{name} alone": [name] for name in tried if "cross-entropy" in name}
     found |= {"n_test": len(images), "PGD steps": long, "Auto-PGD steps": short, "correct after": {}}
     for title, names in (alone | {"worst case": list(tried)}).items():
@@ -239,7 +236,7 @@ def notebook(run: Run) -> None:
         raise RuntimeError(f"papermill ended with {status}: {output[-1500:]}")
 
 
-STAGES = {"facts": facts, "tests": tests, "speed": speed, "network": network, "notebook": notebook, "pairs": pairs}
+STAGES = {"facts": facts, "tests": tests, "speed": speed, "network": network, "notebook": notebook}
 
 
 def main() -> int:
@@ -251,8 +248,6 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--notebook", type=Path, default=next((ROOT / "notebooks").glob("01*.ipynb"), None))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=6 if torch.cuda.is_available() else 1, help="processes of pairs")
     parser.add_argument("--tiny", action="store_true", help="a dry run: every stage at a size that a processor bears")
     given = vars(parser.parse_args())
     chosen, deadline = given.pop("stages"), time.monotonic() + 60 * given.pop("minutes")

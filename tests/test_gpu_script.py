@@ -1,14 +1,11 @@
 """The GPU script, dry: every stage on a processor, at a size that takes seconds, with carried data and a notebook."""
 
-import csv
 import importlib
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -36,7 +33,7 @@ def sheets(folder: Path, size: int) -> None:
 @pytest.fixture
 def words(tmp_path) -> list[str]:
     """The arguments of a dry run, with what it is carried."""
-    for name, size in (("cifar100", 32), ("cifar10", 32), ("mnist", 28), ("kmnist", 28)):
+    for name, size in (("cifar10", 32), ("mnist", 28)):
         sheets(tmp_path / "carried" / "data" / name, size)
     (tmp_path / "carried" / "wheels").mkdir()
     (tmp_path / "carried" / "wheels" / "nosuchpackage-1.0-py3-none-any.whl").write_bytes(b"no wheel at all")
@@ -44,7 +41,7 @@ def words(tmp_path) -> list[str]:
     cells += [nbformat.v4.new_code_cell(NOTEBOOK)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "tiny.ipynb")
-    words = ["--tiny", "--seeds", 0, "--workers", 2, "--notebook", tmp_path / "tiny.ipynb", "--out", tmp_path / "out"]
+    words = ["--tiny", "--notebook", tmp_path / "tiny.ipynb", "--out", tmp_path / "out"]
     return [str(word) for word in (*words, "--work", tmp_path / "work", "--carried", tmp_path / "carried")]
 
 
@@ -59,11 +56,6 @@ def inside(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def rows(path: Path) -> list[dict]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_every_stage_leaves_its_file(words, tmp_path):
     variables = {"PYTHONPATH": str(store.ROOT), "RTKIT_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPTS / "gpu.py"), *words]
@@ -72,7 +64,7 @@ def test_every_stage_leaves_its_file(words, tmp_path):
     stages = json.loads((out / "stages.json").read_text())
     assert {name: stage["state"] for name, stage in stages.items()} == dict.fromkeys(stages, "done"), ended
     assert ended.returncode == 0
-    assert list(stages) == ["facts", "tests", "speed", "network", "notebook", "pairs"]
+    assert list(stages) == ["facts", "tests", "speed", "network", "notebook"]
     assert len(list(out.iterdir())) <= 8
     found = json.loads((out / "facts.json").read_text())
     assert found["wheels"]["nosuchpackage"].startswith("failed")
@@ -83,34 +75,6 @@ def test_every_stage_leaves_its_file(words, tmp_path):
     network = json.loads((out / "network.json").read_text())["correct after"]
     assert network["worst case"]["clean"] >= network["worst case"]["APGD towards class 3 in rank"]
     assert "smoke" in "".join(nbformat.read(out / "notebook.ipynb", 4).cells[-1].outputs[0].text)
-    clean = [row for row in rows(out / "pairs.csv") if row["metric"] == "clean_accuracy" and row["target"] != "source"]
-    cells = {(row["source"], row["target"], row["resolution"], row["method"]) for row in clean}
-    assert len(cells) == len(clean) == 3 * 7 * 2
-    assert {row["resolution"] for row in clean if row["target"] == "cifar10"} == {"32", "16", "12", "8", "6"}
-
-
-def test_a_source_that_was_cut_short_is_taken_up_again(words, tmp_path, inside, monkeypatch):
-    """It computes the missing cells and nothing else, and they come out as they were."""
-    module, gpu, folder = inside("gpu_pairs"), inside("gpu"), tmp_path / "pairs"
-    gpu.unpack(tmp_path / "carried" / "data", tmp_path / "data")
-    monkeypatch.setenv("RTKIT_DATA", str(tmp_path / "data"))
-    folder.mkdir()
-    run = SimpleNamespace(tiny=True, left=100.0, workers=1, seconds={"step": 0.03, "large": 0.01})
-    task = (module.shortened(run, []), "robust", 2 / 255, 0, folder, time.monotonic() + 100)
-    module.unit(*task)
-    before = module.rows_of(folder)
-    kept = [row for row in before if (row["target"], row["method"]) != ("mnist", "last_stage")]
-    assert len(kept) == len(before) - 2
-    (path,) = folder.glob("*.csv")
-    with path.open("w") as file:
-        table = csv.DictWriter(file, before[0])
-        table.writeheader()
-        table.writerows(kept)
-    module.unit(*task)
-    after = module.rows_of(folder)
-    assert after[: len(kept)] == kept
-    made = [row | {"seconds": None} for row in after[len(kept) :]]
-    assert made == [row | {"seconds": None} for row in before if row not in kept]
 
 
 def test_what_cannot_be_had_is_said_and_the_rest_goes_on(words, tmp_path, inside, monkeypatch):
