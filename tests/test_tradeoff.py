@@ -241,7 +241,7 @@ def test_the_explorer_says_what_it_draws():
     network = ("pgd_at", 2 / 255, 0.0)
     said = space["draw"](Figure(), network, 3.0, 1, 0.5)
     assert said.startswith("The coin: 92.0 % of clean, 40.0 % of attacked images right.")
-    assert "its height above the frontier is +4.9 points" in said
+    assert "a height of +4.9 points" in said
     assert "was not trained here" in space["draw"](Figure(), ("pgd_at", 4 / 255, 0.0), 3.0, 1, 0.0)
 
 
