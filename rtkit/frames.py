@@ -125,12 +125,6 @@ def paired(frame: pd.DataFrame, *by: str, arm: str = "arm", first="robust", seco
     return found.assign(percent=100 * found.value)
 
 
-def complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of those replicates that have the most: sources differ too much to mix replicates in a sweep."""
-    counts = frame.groupby("seed").seed.transform("size")
-    return frame[counts == counts.max()]
-
-
 def control(name: str, must: str, frame: pd.DataFrame, value: Callable, confidence: float = CONFIDENCE) -> Control:
     """Check `value` over the replicates against "> 0", "< 10", ">= 90", "<= 1", "= 0", or "shown", which stops nothing.
 

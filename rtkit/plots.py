@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from rtkit import labels, say
 from rtkit.claims import Verdict
-from rtkit.frames import interval, t95
+from rtkit.frames import t95
 from rtkit.labels import COLOURS
 
 GREY = "#7F7F7F"
@@ -149,30 +149,6 @@ def ladder(shown: pd.DataFrame, x: str, *, y: str = "percent", ax: Axes | None =
     return ax
 
 
-def plane(table: pd.DataFrame, x: str, y: str, by: str, *, ax: Axes | None = None, note=None, **words) -> Axes:
-    """Means over replicates in a plane, with intervals in both directions.
-
-    Args:
-        table: one row per replicate and point; `by`: the column that tells points apart; `note`: write it beside them
-            (by default where there are more than eight); words: for `Axes.set`.
-    """
-    ax = axes(ax, (7, 5))
-    groups = labels.in_order(table[by].unique())
-    colours, markers = labels.looks(groups)
-    for group in groups:
-        part = table[table[by] == group]
-        mx, my = (interval(part[column].tolist()) for column in (x, y))
-        errors = [[[at.effect - at.low], [at.high - at.effect]] for at in (mx, my)]
-        errors = np.nan_to_num(np.array(errors), posinf=0)
-        look = {"color": colours[group], "marker": markers[group], "ms": 8, "capsize": 3, "lw": 1.2, "ls": "none"}
-        ax.errorbar(mx.effect, my.effect, xerr=errors[0], yerr=errors[1], label=labels.name(group), **look)
-        if note if note is not None else len(groups) > 8:
-            ax.annotate(labels.name(group), (mx.effect, my.effect), (6, 6), textcoords="offset points", fontsize=9)
-    ax.set(**words)
-    ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
-
-
 def images(x, titles: Sequence[str] = (), ax: Axes | None = None, columns: int = 10) -> Axes:
     """A sheet of images, row by row, with a title to the left of each row.
 
@@ -207,10 +183,10 @@ def magnified(delta):
 def top_classes(chances, classes: Sequence[str], label: int, ax: Axes | None = None) -> Axes:
     """The three most probable classes of one image; the bar of its label is the coloured one. Shape: chances (K,)."""
     ax = axes(ax, (2.5, 2.5))
-    top = chances.cpu().topk(3)
+    top = chances.cpu().topk(min(3, len(chances)))
     colours = [COLOURS["robust"] if k == label else COLOURS["untrained"] for k in top.indices.tolist()]
-    ax.barh(range(3), 100 * top.values.numpy(), color=colours)
-    ax.set_yticks(range(3), [classes[k] for k in top.indices.tolist()])
+    ax.barh(range(len(colours)), 100 * top.values.numpy(), color=colours)
+    ax.set_yticks(range(len(colours)), [classes[k] for k in top.indices.tolist()])
     ax.set(xlim=(0, 100), xlabel="probability (%)")
     ax.invert_yaxis()
     return ax
