@@ -55,8 +55,8 @@ def attack_playground(networks: Mapping[str, Network], images: Images) -> ipywid
         size = f"eps {255 * eps:g}/255" if norm == "linf" else f"eps {threat.eps:.2f}, RMS {255 * eps:g}/255 a pixel"
         moved = 255 * float((x2 - x).abs().max())
         return (
-            f"A {images.classes[int(y)]}, attacked on the {attacked} network within {norm} {size}, {steps} steps; "
-            f"no pixel moved by more than {moved:.1f} of 255 grey levels. Now {', '.join(said)}."
+            f"Image {k + 1} ({images.classes[int(y)]}), attacked on the {attacked} network within {norm} {size}, "
+            f"{steps} steps; no pixel moved by more than {moved:.1f} of 255 grey levels. Now {', '.join(said)}."
         )
 
     return explorer(controls, draw, (9, 3), layout=None)

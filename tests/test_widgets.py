@@ -1,10 +1,11 @@
 """The explorers: what they say and draw follows their controls, and reset brings back the start."""
 
+import numpy as np
 import pytest
 import torch
 
-from rtkit import claims, records, widgets
-from rtkit.data.glyphs import Images
+from rtkit import playgrounds, widgets
+from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
 
 
 def parts(widget):
@@ -21,15 +22,56 @@ def images() -> Images:
     return Images(x, torch.arange(6) % 4, tuple("abcd"))
 
 
+def test_a_slider_names_its_options():
+    plain = widgets.slider("network", ["standard", "robust"])
+    assert (plain.description, plain.value) == ("network", "standard")
+    named = widgets.slider("eps", [("4/255", 4 / 255), ("8/255", 8 / 255)])
+    assert named.value == 4 / 255
+    named.index = 1
+    assert (named.label, named.value) == ("8/255", 8 / 255)
+    assert widgets.slider("eps", [("4/255", 4 / 255), ("8/255", 8 / 255)], 8 / 255).value == 8 / 255
+    assert not plain.continuous_update  # a drawing for each place the handle passes would lag behind it
+
+
+def test_an_explorer_hands_values_on_in_order():
+    seen = []
+
+    def draw(figure, name, n):
+        seen.append((name, n))
+        figure.subplots().plot([0, n])
+        return f"<b>{name}</b> at {n}"
+
+    controls = [widgets.slider("name", ["a", "b"]), widgets.slider("n", [1, 2, 3], 2)]
+    found, sentence, image, reset = parts(widgets.explorer(controls, draw, (4, 3)))
+    assert list(found) == ["name", "n"]
+    assert seen == [("a", 2)]
+    start, first = sentence.value, image.value
+    assert "<b>a</b> at 2" in start
+    assert bytes(first).startswith(b"\x89PNG")
+    found["n"].value, found["name"].value = 3, "b"
+    assert seen[1:] == [("a", 3), ("b", 3)]
+    assert "<b>b</b> at 3" in sentence.value
+    assert image.value != first
+    reset.click()
+    assert (sentence.value, image.value) == (start, first)
+
+
+def test_explorers_are_operable_by_keyboard(small_net, images):
+    """No menu anywhere: JupyterLab takes its arrow keys."""
+    controls, *_ = parts(playgrounds.attack_playground({"one": small_net}, images))
+    assert {type(control).__name__ for control in controls.values()} == {"SelectionSlider"}
+
+
 def test_the_playground_tells_what_both_networks_say(small_net, images):
     other = torch.nn.Sequential(small_net, torch.nn.Linear(4, 4)).eval()
-    controls, sentence, image, reset = parts(widgets.attack_playground({"first": small_net, "second": other}, images))
+    networks = {"first": small_net, "second": other}
+    controls, sentence, image, reset = parts(playgrounds.attack_playground(networks, images))
     assert list(controls) == ["image", "attack on", "norm", "eps", "steps"]
     start, picture = sentence.value, image.value
     controls["eps"].value = 0.0
     assert "eps 0/255" in sentence.value
     assert "by more than 0.0 of 255" in sentence.value
-    for name, net in (("first", small_net), ("second", other)):
+    for name, net in networks.items():
         with torch.no_grad():
             said = images.classes[int(net(images.x[:1].float() / 255).argmax())]
         assert f"the {name} network says {said} (" in sentence.value
@@ -37,19 +79,45 @@ def test_the_playground_tells_what_both_networks_say(small_net, images):
     controls["eps"].value, controls["norm"].value = 32 / 255, "l2"
     assert "RMS 32/255 a pixel" in sentence.value
     controls["image"].value = 3
-    assert "A d, attacked on the first network" in sentence.value
+    assert "Image 4 (d), attacked on the first network" in sentence.value
+    controls["attack on"].value = "second"
+    assert "attacked on the second network" in sentence.value
     reset.click()
     assert sentence.value == start
     assert image.value == picture
 
 
-def test_every_claim_can_be_looked_up():
-    controls, sentence, image, _ = parts(widgets.claim_explorer(records.every()))
-    pictures = set()
-    for name, claim in claims.load().items():
-        controls["claim"].value = name
-        assert claim.statement in sentence.value
-        assert claim.paper_effect in sentence.value
-        assert not claim.untestable or claim.untestable in sentence.value
-        pictures.add(image.value)
-    assert len(pictures) > 2
+def test_the_playground_takes_networks_of_two_classes(images):
+    from rtkit import models
+
+    two = Images(images.x, images.y % 2, tuple("LU"))
+    _, sentence, image, _ = parts(playgrounds.attack_playground({"one": models.create(2, "small-8", 0).eval()}, two))
+    assert "Image 1 (L)" in sentence.value
+    assert bytes(image.value).startswith(b"\x89PNG")
+
+
+def test_the_studio_says_which_cue_decides():
+    class Reads(torch.nn.Module):
+        """Whatever it sees, it says the same letter, and its logits hang on the image."""
+
+        def __init__(self, letter):
+            super().__init__()
+            self.k = SOURCE_LETTERS.index(letter)
+
+        def forward(self, x):
+            return torch.nn.functional.one_hot(torch.tensor([self.k]), 20) * (5 + x.mean((1, 2, 3))[:, None])
+
+    networks = {"first": Reads("A"), "second": Reads("B"), "third": Reads("C")}
+    controls, sentence, image, _ = parts(playgrounds.cue_conflict_studio(networks, World()))
+    assert list(controls) == ["shape", "texture of", "amplitude"]
+    for name, letter, cue in (("first", "A", "shape"), ("second", "B", "texture")):
+        assert f"the {name} network says {letter} (" in sentence.value
+        assert sentence.value.partition(f"{name} network says")[2].partition(": ")[2].startswith(f"the {cue}")
+    assert "third network says C" in sentence.value
+    assert "neither" in sentence.value
+    before = image.value
+    controls["amplitude"].value = 0.0
+    assert "texture, 0/255 strong" in sentence.value
+    assert image.value != before
+    controls["shape"].value = int(np.int64(2))
+    assert sentence.value.partition("third network says")[2].partition(": ")[2].startswith("the shape")
