@@ -251,8 +251,8 @@ def test_the_lead_may_shrink_in_points_and_grow_in_log_odds():
     space = study("01", {"transfer": frame})
     space["main"] = space["core"](frame)
     value(space, "curve =")
-    assert "the lead in points **shrinks**: +8.0  [" in space["said"][0]
-    assert "The lead in log odds **shrinks**: +" in space["said"][0]
+    assert "the lead in points **shrinks** (fewest minus most: +8.0  [" in space["said"][0]
+    assert "The lead in log odds **shrinks** (fewest minus most: +" in space["said"][0]
     shares = {("standard", 100): 0.6, ("robust", 100): 0.8, ("standard", 900): 0.97, ("robust", 900): 0.999}
     near = frame[
         (frame.method == "last_stage") & frame.n_train.isin([100, 900]) & frame.source.isin(["standard", "robust"])
@@ -261,8 +261,8 @@ def test_the_lead_may_shrink_in_points_and_grow_in_log_odds():
         framed(near.assign(value=[shares[one.source, one.n_train] for one in near.itertuples()]))
     )
     value(space, "curve =")
-    assert "the lead in points **shrinks**: +17.1  [" in space["said"][0]
-    assert "The lead in log odds **grows**: -" in space["said"][0]
+    assert "the lead in points **shrinks** (fewest minus most: +17.1  [" in space["said"][0]
+    assert "The lead in log odds **grows** (fewest minus most: -" in space["said"][0]
 
 
 def test_a_pair_of_sources_is_a_dot():
@@ -335,7 +335,7 @@ def test_the_page_turns_round_with_the_arms(quick):
     for claim in ("U-C1", "U-C2", "U-C3", "U-C5", "S-C2", "S-C5"):
         assert re.search(rf"\*\*{claim}\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD\*\*", said), claim
         assert re.search(rf"\[{claim}\]\(#{claim}\) .* \*\*opposite seen in this world\*\*", said), claim
-    assert "the lead in points **grows**: -15.6  [" in said
+    assert "the lead in points **grows** (fewest minus most: -15.6  [" in said
     assert "the lead in points **shrinks**" not in said
     assert "*You said: growing.* It is **growing**." in said
     assert "*You said: 2.* It is **-22.6 points" in said
