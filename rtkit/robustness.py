@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -76,10 +76,6 @@ class Robustness:
     large_eps: float
     n_test: int
     warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict:
-        """All fields as plain values."""
-        return asdict(self)
 
 
 def _broken(net, attack: Attack, x, y, threat: ThreatModel, generator, reduced: bool):

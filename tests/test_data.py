@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +12,23 @@ from PIL import Image
 
 from rtkit import cli, store
 from rtkit.data import downloads, folders, named, npz, pictures
+from rtkit.data.glyphs import Images
+
+
+class Split(NamedTuple):
+    """A data set: images to train on and images to test on, with the same classes."""
+
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+
+
+def load(name: str, size: int = 32) -> Split:
+    """All images of a data set, read by the door that targets and sources use."""
+    found = named.arrays(name, size)
+    train, test = (named.images(found, part, size) for part in ("train", "test"))
+    return Split(train, test, train.classes)
+
 
 SHADES = {"dark": 40, "light": 200}
 
@@ -49,7 +67,7 @@ def decoded(root: Path) -> list[Path]:
 def test_an_npz_of_the_size_is_taken_pixel_by_pixel(root):
     made = arrays(size=32, classes=("b", "a"))
     np.savez(root / "x.npz", **made)
-    split = named.load("x")
+    split = load("x")
     assert split.classes == ("b", "a")
     for part in ("train", "test"):
         images = getattr(split, part)
@@ -64,7 +82,7 @@ def test_a_grey_wide_npz_is_cut_square_enlarged_and_made_three_channels(root):
     made["x_train"][:, :, 6:14] = 100  # the centre square
     made["y_train"] = made["y_train"].astype(np.uint8)
     np.savez_compressed(root / "grey.npz", **made)
-    split = named.load("grey", size=16)
+    split = load("grey", size=16)
     assert split.train.x.shape == (12, 3, 16, 16)
     assert (split.train.x == 100).all()
     assert split.test.x.shape == (12, 3, 16, 16)
@@ -75,13 +93,13 @@ def test_a_reduction_is_antialiased(root):
     made = arrays()
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[None, :, :, None].repeat(12, 0)
     np.savez(root / "fine.npz", **(made | {"x_train": board}))
-    assert named.load("fine", size=16).train.x[:, :, 2:-2, 2:-2].float().sub(127.5).abs().max() < 2
+    assert load("fine", size=16).train.x[:, :, 2:-2, 2:-2].float().sub(127.5).abs().max() < 2
     Image.fromarray(board[0, :, :, 0]).save(root / "fine.png")
     assert np.abs(folders.decode(root / "fine.png", 16)[2:-2, 2:-2] - 127.5).max() < 2
 
 
 def test_a_folder_of_mixed_sizes_is_split_by_its_names(mixed, root):
-    split = named.load("mine")
+    split = load("mine")
     assert split.classes == ("dark", "light")
     assert split.train.x.shape == (16, 3, 32, 32)
     assert split.test.x.shape == (4, 3, 32, 32)
@@ -98,7 +116,7 @@ def test_a_folder_with_a_split_keeps_it(root):
     for part, shade in (("train", 10), ("test", 20)):
         for name in ("a", "b"):
             save(root / "own" / part / name / "inner" / "1.PNG", (5, 9), shade)
-    split = named.load("own", size=8)
+    split = load("own", size=8)
     assert [(images.y.tolist(), images.x.unique().tolist()) for images in (split.train, split.test)] == [
         ([0, 1], [10]),
         ([0, 1], [20]),
@@ -107,7 +125,7 @@ def test_a_folder_with_a_split_keeps_it(root):
 
 def test_the_npz_comes_before_the_folder(mixed, root):
     np.savez(root / "mine.npz", **arrays(classes=("from", "npz")))
-    assert named.load("mine").classes == ("from", "npz")
+    assert load("mine").classes == ("from", "npz")
 
 
 @pytest.mark.parametrize("size", [10, 32, 50])
@@ -116,7 +134,7 @@ def test_a_file_and_an_array_become_the_same_square(root, size):
     made["x_train"] = np.random.default_rng(1).integers(256, size=(2, 32, 47, 3), dtype=np.uint8)
     np.savez(root / "x.npz", **made)
     Image.fromarray(made["x_train"][0]).save(root / "x.png")
-    array = named.load("x", size=size).train.x[0].permute(1, 2, 0).numpy()
+    array = load("x", size=size).train.x[0].permute(1, 2, 0).numpy()
     assert np.abs(folders.decode(root / "x.png", size) - array.astype(float)).max() <= 1
 
 
@@ -139,18 +157,18 @@ def test_a_folder_is_decoded_once_and_again_when_it_changes(mixed, root, monkeyp
     opened = []
     original = folders.decode
     monkeypatch.setattr(folders, "decode", lambda file, size: opened.append(file) or original(file, size))
-    first = named.load("mine")
+    first = load("mine")
     named._arrays.cache_clear()
-    again = named.load("mine")
+    again = load("mine")
     assert len(opened) == 20
     assert torch.equal(first.train.x, again.train.x)
     assert len(decoded(root)) == 1
     assert not list(decoded(root)[0].parent.glob("*.lock"))
     save(mixed / "dark" / "0.png", (50, 50), 99)
-    changed = named.load("mine")
+    changed = load("mine")
     assert len(opened) == 40
     assert 99 in torch.cat([changed.train.x, changed.test.x]).unique()
-    named.load("mine", size=16)
+    load("mine", size=16)
     assert len(opened) == 60
 
 
@@ -158,13 +176,13 @@ def test_a_folder_is_decoded_once_and_again_when_it_changes(mixed, root, monkeyp
     "damage", [lambda data: data[: len(data) // 2], lambda data: data[:5000] + b"??" + data[5002:]]
 )
 def test_a_damaged_cache_is_decoded_again(mixed, root, damage):
-    first = named.load("mine")
+    first = load("mine")
     (kept,) = decoded(root)
     sound = kept.read_bytes()
     kept.write_bytes(damage(sound))
     named._arrays.cache_clear()
     with pytest.warns(store.DamagedFile):
-        again = named.load("mine")
+        again = load("mine")
     assert torch.equal(first.train.x, again.train.x)
     assert kept.read_bytes() == sound
 
@@ -255,7 +273,7 @@ def test_an_unusable_npz_is_refused_by_name(root, change, message):
     change(made)
     np.savez(root / "bad.npz", **made)
     with pytest.raises(ValueError, match=message) as caught:
-        named.load("bad")
+        load("bad")
     assert str(root / "bad.npz") in str(caught.value)
     assert not decoded(root)
 
@@ -267,7 +285,7 @@ def test_a_download_cut_short_is_refused_by_name(root, write, share, capsys):
     data = (root / "cut.npz").read_bytes()
     (root / "cut.npz").write_bytes(data[: int(share * len(data))])
     with pytest.raises(ValueError, match=r"cut\.npz cannot be read .*fetch or write it again"):
-        named.load("cut")
+        load("cut")
     assert cli.main(["data", "list"]) == 0
     assert "cut              unusable" in capsys.readouterr().out
 
@@ -278,17 +296,17 @@ def test_other_files_under_the_name_of_an_npz(root):
     (root / "one.npy").rename(root / "one.npz")
     for name in ("text", "one"):
         with pytest.raises(ValueError, match=rf"{name}\.npz cannot be read"):
-            named.load(name)
+            load(name)
     flipped = bytearray(npz.to_bytes(arrays()))
     flipped[len(flipped) // 3] ^= 255
     (root / "flipped.npz").write_bytes(flipped)
     with pytest.raises(ValueError, match=r"flipped\.npz cannot be read \(Bad CRC"):
-        named.load("flipped")
+        load("flipped")
 
 
 def test_a_missing_set_says_what_is_there_and_how_to_get_it(root):
     with pytest.raises(ValueError, match=r"no data set is called 'x': put x\.npz or a folder x/ .* there is none yet"):
-        named.load("x")
+        load("x")
     np.savez(root / "there.npz", **arrays())
     for name in named.RESERVED:
         (root / name).mkdir()
@@ -299,7 +317,7 @@ def test_a_missing_set_says_what_is_there_and_how_to_get_it(root):
         "": "there are: there$",
     }.items():
         with pytest.raises(ValueError, match=message):
-            named.load(name)
+            load(name)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +347,7 @@ def test_a_missing_set_says_what_is_there_and_how_to_get_it(root):
 def test_an_unusable_folder_is_refused_by_name(mixed, root, spoil, message):
     spoil(mixed)
     with pytest.raises(ValueError, match=message) as caught:
-        named.load("mine")
+        load("mine")
     assert str(mixed) in str(caught.value)
     assert not decoded(root)
 
@@ -373,7 +391,7 @@ def test_get_writes_an_npz_that_can_be_loaded(root, monkeypatch, capsys):
     monkeypatch.setattr(torchvision.datasets, "STL10", Fake)
     assert cli.main(["data", "get", "stl10"]) == 0
     assert f"written: {root / 'stl10.npz'}" in capsys.readouterr().out
-    split = named.load("stl10")
+    split = load("stl10")
     assert (split.train.x == 30).all()
     assert (split.test.x == 60).all()
     assert split.test.x.shape == (20, 3, 32, 32)
@@ -413,7 +431,7 @@ def test_a_set_without_a_split_gets_one_that_is_even(root, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets, "Caltech101", Whole)
     downloads.get("caltech101")
-    split = named.load("caltech101")
+    split = load("caltech101")
     assert split.train.y.bincount().tolist() == [8] * 101
     assert split.test.y.bincount().tolist() == [2] * 101
 
@@ -464,13 +482,14 @@ STAGED = os.environ.get("RTKIT_TEST_DATA")
 @pytest.mark.skipif(not STAGED, reason="needs real data sets: set RTKIT_TEST_DATA to a folder that holds some")
 def test_real_sets_make_targets(monkeypatch, tmp_path):
     monkeypatch.setattr(store, "RUNS", tmp_path)
-    for name in named.names(STAGED):
-        split = named.load(name, root=STAGED)
-        target = pictures.target(name, 0, root=STAGED)
+    monkeypatch.setenv("RTKIT_DATA", STAGED)
+    for name in named.names():
+        split = load(name)
+        target = pictures.target(name, 0)
         classes = len(split.classes)
         assert split.train.x.shape[1:] == (3, 32, 32)
         assert split.train.y.unique().numel() == classes == named.TORCHVISION.get(name, (None, classes))[1]
         assert split.train.x.float().std() > 20  # pictures, neither empty nor overflown
         assert target.pool.y.bincount(minlength=classes).min() >= 2
         assert len(target.pool) + len(target.validation) <= 1200
-        assert not torch.equal(target.pool.x, pictures.target(name, 1, root=STAGED).pool.x)
+        assert not torch.equal(target.pool.x, pictures.target(name, 1).pool.x)

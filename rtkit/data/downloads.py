@@ -65,7 +65,7 @@ def _arrays(name: str, parts: dict[str, list]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def get(name: str, root: Path | str | None = None) -> Path:
+def get(name: str) -> Path:
     """Download a data set through torchvision and write it as `NAME.npz`; return that file.
 
     What torchvision downloads stays under torchvision/NAME, so that it need not be downloaded again. A data set that
@@ -77,10 +77,10 @@ def get(name: str, root: Path | str | None = None) -> Path:
     """
     if name not in named.TORCHVISION:
         raise KeyError(name)
-    if name in named.names(root):
-        return named.find(name, root)
-    path = named.folder(root) / f"{name}.npz"
-    kept = named.folder(root) / named.DOWNLOADS / name
+    if name in named.names():
+        return named.find(name)
+    path = named.folder() / f"{name}.npz"
+    kept = named.folder() / named.DOWNLOADS / name
     # torchvision takes a folder that is there for a complete one, so an unfinished one must not bear the name.
     unfinished = kept.with_name(f".{name}.{secrets.token_hex(6)}")
     try:
@@ -122,15 +122,15 @@ def _facts(path: Path) -> str:
     return f"{train} train and {test} test images, {len(classes)} classes, {size}"
 
 
-def listing(root: Path | str | None = None) -> list[tuple[str, str, str]]:
+def listing() -> list[tuple[str, str, str]]:
     """Name, state and particulars of every data set that is there or that torchvision has."""
     rows = []
-    for name in named.names(root):
+    for name in named.names():
         try:
-            rows.append((name, "present", _facts(named.find(name, root))))
+            rows.append((name, "present", _facts(named.find(name))))
         except ValueError as error:
             rows.append((name, "unusable", str(error)))
     for name, (_, classes) in named.TORCHVISION.items():
-        if name not in named.names(root):
+        if name not in named.names():
             rows.append((name, "absent", f"{classes} classes; get it with: rtkit data get {name}"))
     return rows

@@ -7,7 +7,6 @@ here downloads anything: that is `rtkit data get NAME`, in `rtkit.data.downloads
 
 import hashlib
 import os
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -42,38 +41,26 @@ RESERVED = (DOWNLOADS, "checkpoints", "cue_conflict", "cifar10_1")
 _CHUNK = 1000  # images resized at a time
 
 
-@dataclass(frozen=True)
-class Split:
-    """A data set: images to train on and images to test on, with the same classes."""
-
-    train: Images
-    test: Images
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.train.classes
+def folder() -> Path:
+    """Where the data sets are: $RTKIT_DATA, else data/ of the checkout."""
+    return Path(os.environ.get("RTKIT_DATA") or store.ROOT / "data")
 
 
-def folder(root: Path | str | None = None) -> Path:
-    """Where the data sets are: `root`, else $RTKIT_DATA, else data/ of the checkout."""
-    return Path(root or os.environ.get("RTKIT_DATA") or store.ROOT / "data")
-
-
-def names(root: Path | str | None = None) -> list[str]:
+def names() -> list[str]:
     """The data sets that are there, sound or not."""
-    found = [path for path in folder(root).glob("*") if not path.name.startswith(".")]
+    found = [path for path in folder().glob("*") if not path.name.startswith(".")]
     known = {path.name if path.is_dir() else path.stem for path in found if path.is_dir() or path.suffix == ".npz"}
     return sorted(known.difference(RESERVED))
 
 
-def find(name: str, root: Path | str | None = None) -> Path:
+def find(name: str) -> Path:
     """The npz file, or else the folder, of a data set.
 
     Raises:
         ValueError: there is neither; the message says how to get it, and what is there. Or its name is that of a target
             of the glyph world.
     """
-    here, present = folder(root), names(root)
+    here, present = folder(), names()
     if name in NAMES:
         raise ValueError(f"{here / name}: {name!r} is a target of the glyph world; give the data set another name")
     if name in present:
@@ -138,9 +125,9 @@ def _arrays(path: Path, size: int, stamp: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def arrays(name: str, size: int, root: Path | str | None = None) -> dict[str, np.ndarray]:
+def arrays(name: str, size: int) -> dict[str, np.ndarray]:
     """The five arrays of a data set (data/README.md); only a folder's are of the asked size. Raises as `load`."""
-    path = find(name, root)
+    path = find(name)
     return _arrays(path, size, _stamp(path, size))
 
 
@@ -148,20 +135,6 @@ def images(arrays: dict[str, np.ndarray], part: str, size: int, index=slice(None
     """The images of a part, "train" or "test", at these indices and of this size."""
     y = torch.from_numpy(arrays[f"y_{part}"][index].astype(np.int64))
     return Images(_squares(arrays[f"x_{part}"][index], size), y, tuple(arrays["classes"].tolist()))
-
-
-def load(name: str, size: int = 32, root: Path | str | None = None) -> Split:
-    """Read a data set by name.
-
-    Args:
-        size: height and width of the images, in pixels; others are resized (`folders.square`).
-        root: the folder that holds the data sets; see `folder`.
-
-    Raises:
-        ValueError: the set is missing or unusable; the message names the file and the remedy.
-    """
-    found = arrays(name, size, root)
-    return Split(images(found, "train", size), images(found, "test", size))
 
 
 @lru_cache(maxsize=16)
@@ -172,7 +145,7 @@ def _digest(path: Path, size: int, stamp: str) -> str:
     return digest.hexdigest()[:24]
 
 
-def fingerprint(name: str, size: int = 32, root: Path | str | None = None) -> str:
+def fingerprint(name: str, size: int = 32) -> str:
     """A hash of a data set's images, labels and classes: for cache keys, so that no result outlives its data."""
-    path = find(name, root)
+    path = find(name)
     return _digest(path, size, _stamp(path, size))

@@ -1,7 +1,6 @@
 """Worlds of real images: what source networks learn, and targets cut from data sets by name."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -29,22 +28,20 @@ class Pictures:
     eps: float = 2 / 255
 
 
-def source(world: Pictures, n: int, seed: int, split: str = "train", root: Path | str | None = None) -> Images:
+def source(world: Pictures, n: int, seed: int, split: str = "train") -> Images:
     """Draw the task of a source network from the world's data set, as even over the classes as it allows.
 
     Args:
         split: "train", redrawn by each seed; "held_out", train images from the other end of the same order; "test".
 
     Raises:
-        ValueError: see `named.load`; or the set has fewer images than asked for.
+        ValueError: see `named.arrays`; or the set has fewer images than asked for.
     """
-    arrays = named.arrays(world.name, world.size, root)
+    arrays = named.arrays(world.name, world.size)
     part = "test" if split == "test" else "train"
     y = arrays[f"y_{part}"]
     if n > len(y):
-        raise ValueError(
-            f"{named.find(world.name, root)} has {len(y)} {part} images, {n} were asked for; ask for fewer"
-        )
+        raise ValueError(f"{named.find(world.name)} has {len(y)} {part} images, {n} were asked for; ask for fewer")
     order = np.random.default_rng([seed, 17]).permutation(len(y))
     rank = np.empty(len(y), int)  # how many of its own class come before it
     for k in np.unique(y):
@@ -72,7 +69,6 @@ def target(
     pool: int = POOL,
     validation: int = VALIDATION,
     test: int = TEST,
-    root: Path | str | None = None,
 ) -> Target:
     """Draw the target task of one replicate from a data set, as even over the classes as it allows.
 
@@ -83,9 +79,9 @@ def target(
         pool, validation, test: how many images to draw, at most.
 
     Raises:
-        ValueError: see `named.load`; or a class would get fewer than two images in one of the three.
+        ValueError: see `named.arrays`; or a class would get fewer than two images in one of the three.
     """
-    arrays, rng = named.arrays(name, size, root), np.random.default_rng([seed, 16])
+    arrays, rng = named.arrays(name, size), np.random.default_rng([seed, 16])
     classes = len(arrays["classes"])
     there = {part: np.bincount(arrays[f"y_{part}"], minlength=classes) for part in ("train", "test")}
     share = np.maximum(2, there["train"] * validation // max(1, pool + validation))
@@ -102,7 +98,7 @@ def target(
                 f"and {there['test'][least]} of this one: add some, or leave the class out"
             )
             raise ValueError(
-                f"{named.find(name, root)}: class {str(arrays['classes'][least])!r} would get {counts[part][least]} "
+                f"{named.find(name)}: class {str(arrays['classes'][least])!r} would get {counts[part][least]} "
                 f"{part} images of {asked}, it needs two; {remedy}"
             )
     index = {"pool": [], "validation": [], "test": []}
