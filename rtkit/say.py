@@ -35,10 +35,14 @@ def tell(sentence: str | Callable[[], str]) -> Markdown:
 
 def number(found: Interval, unit: str = "points", sign: bool = True) -> str:
     """An effect with its interval, such as "+3.1 points [+1.0, +5.2]"; `sign=False` for a level, not a difference."""
-    form = "+.1f" if sign else ".1f"
+
+    def shown(value: float) -> str:
+        digits = 2 if 0 < abs(value) < 0.05 else 1  # no "-0.0": which side of zero it is decides a verdict
+        return f"{value:{'+' if sign else ''}.{digits}f}"
+
     if math.isinf(found.low):
-        return f"{found.effect:{form}} {unit} (one replicate)"
-    return f"{found.effect:{form}} {unit} [{found.low:{form}}, {found.high:{form}}]"
+        return f"{shown(found.effect)} {unit} (one replicate)"
+    return f"{shown(found.effect)} {unit} [{shown(found.low)}, {shown(found.high)}]"
 
 
 def which(found: Interval, above: str, below: str, between: str, margin: float = 0.0) -> str:
