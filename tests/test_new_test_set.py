@@ -265,7 +265,7 @@ def test_the_page_follows_the_frame(space, rise, best, losing, monkeypatch):
     said, page = [], space | {"anew": made_up(space, rise, best)}
     monkeypatch.setattr(plots, "display", lambda figure, text: said.append(text.data))
     for _, _, source in lesson.cells(lesson.path("06")):
-        if ("judge_anew" in source and "publish" not in source) or "def toy" in source:
+        if "judge_anew" in source and "publish" not in source:
             exec(source, page)
     assert said == [f"Of 6 networks {losing} are clearly less accurate on new images."]
     word = "SUPPORTED" if rise > 0 else "CONTRADICTED"
@@ -283,7 +283,7 @@ def test_controls_stop_the_judgement(space):
         return [control.name for control in judge.controls if not control.holds], judge.verdicts["C101-T1"].reason
 
     attacked = (frame.network == "robust") & (frame.metric == "robust_accuracy")
-    name = "robust accuracy, robust minus standard"
+    name = "under attack, robust minus standard"
     assert failing(attacked, 0.1) == ([name], f"invalid_control: {name}")
     alike = failing((frame.metric == "clean_accuracy") & (frame.images == OLD), 0.7 + 0.1 * frame.value)
     assert alike[0] == ["best minus worst network on the old images"]
