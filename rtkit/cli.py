@@ -124,8 +124,9 @@ def _study(word: str, preset: str, tune: bool, judge: bool) -> None:
     from rtkit import records
     from rtkit.judge import Judge
 
-    for found in space.values():
-        if isinstance(found, Judge) and found.study in known and found.preset == preset:
+    judges = {found for found in space.values() if isinstance(found, Judge)}  # each once, by however many names
+    for found in judges:
+        if found.study in known and found.preset == preset:
             records.publish(found, store.RESULTS if judge else None)
 
 

@@ -188,7 +188,8 @@ def test_the_records_of_the_kit_were_made_by_this_code(number):
     assert kept
     for record in kept:
         space = study(number, preset=record.preset)
-        (judge,) = [one for one in space.values() if isinstance(one, Judge) and one.study == record.study]
+        judges = {one for one in space.values() if isinstance(one, Judge)}
+        (judge,) = [one for one in judges if (one.study, one.preset) == (record.study, record.preset)]
         assert judge.verdicts == record.verdicts
         assert [one.name for one in judge.controls] == [one["name"] for one in record.controls]
         assert record.same_code, f"rtkit study {record.study} --preset {record.preset} --judge"
