@@ -94,8 +94,9 @@ def answers(page, box) -> bool:
     return False
 
 
-# At smoke, where sweeps have a single setting, some explorers have nothing to move to.
-EXPLORERS = {"00": 1, "01": 1, "02": 1, "03": 2, "04": 1, "05": 1, "06": 1, "07": 2}  # at least so many must answer
+# Every kind of explorer: playgrounds that ask networks, toys, frames of a study, claims. That every notebook runs from
+# top to bottom is test_notebooks' to say. At smoke, where sweeps have a single setting, some have nothing to move to.
+EXPLORERS = {"00": 1, "03": 2, "04": 1, "07": 2}  # at least so many must answer
 
 
 @pytest.mark.parametrize("number", EXPLORERS)
