@@ -245,7 +245,7 @@ def test_list_and_doctor_say_what_there_is(capsys):
     out = capsys.readouterr().out
     assert "01_robust_features_transfer" in out
     assert "-p seeds (list[int]" in out
-    assert "studies: transfer (notebook 01), shape_bias (notebook 02), influence (notebook 03)" in out
+    assert "studies: transfer (notebook 01), shape_bias (notebook 02), cue_conflict (notebook 02)" in out
     assert "attack_success (notebook 04)" in out
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
