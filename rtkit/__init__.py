@@ -13,15 +13,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PRESETS = {"smoke": None, "glyphs": "mechanism", "glyphs-full": "mechanism"}
 PRESETS |= {"cifar-small": "small-scale", "cifar": "small-scale", "imagenet": "published networks"}
 
-_DRAWN, _REAL = ("smoke", "glyphs", "glyphs-full"), ("cifar-small", "cifar")
+DRAWN, _REAL = (
+    ("smoke", "glyphs", "glyphs-full"),
+    ("cifar-small", "cifar"),
+)  # presets of the glyph world, of photographs
 # Each study with the notebook that it stands in and the presets that it runs at.
 STUDIES = {
-    "transfer": ("01", (*_DRAWN, *_REAL, "imagenet")),
-    "shape_bias": ("02", _DRAWN),
+    "transfer": ("01", (*DRAWN, *_REAL, "imagenet")),
+    "shape_bias": ("02", DRAWN),
     "cue_conflict": ("02", _REAL),
-    "influence": ("03", (*_DRAWN, "cifar-small")),
-    "attack_success": ("04", (*_DRAWN, *_REAL)),
-    "retention": ("05", _DRAWN),
-    "tradeoff": ("06", _DRAWN),
+    "influence": ("03", (*DRAWN, "cifar-small")),
+    "attack_success": ("04", (*DRAWN, *_REAL)),
+    "retention": ("05", DRAWN),
+    "tradeoff": ("06", DRAWN),
     "new_test_set": ("06", _REAL),
 }

@@ -6,6 +6,14 @@ def _say(right: bool, hint: str) -> bool:
     return right
 
 
+def _number(found, right: float, wrong: dict[float, str], hint: str) -> bool:
+    """Check a number against the right one, and against wrong ones that tell what went wrong."""
+    if found is None:
+        return _say(False, "the function returns nothing; begin its last line with return.")
+    near = [why for value, why in wrong.items() if abs(float(found) - value) < 1e-3]
+    return _say(abs(float(found) - right) < 1e-3, near[0] if near else hint.format(float(found)))
+
+
 def at_least_one_false(share: float | None) -> bool:
     """Notebook 07: the share of worlds without effects in which at least one of twenty claims gets a false verdict."""
     right = 1 - 0.95**20
@@ -24,19 +32,15 @@ def shape_bias(answer) -> bool:
 
     shape, texture = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]), torch.tensor([1, 2, 3, 4, 5, 6, 7, 0])
     decided = torch.tensor([0, 1, 2, 4, 5, 9, 9, 9])  # three for the shape, two for the texture, three for neither
-    found = answer(decided, shape, texture)
-    if found is None:
-        return _say(False, "the function returns nothing; begin its last line with return.")
-    found = float(found)
-    for wrong, hint in (
-        (3 / 8, "decisions for neither cue do not count below the line."),
-        (2 / 5, "that is the bias for the texture."),
-        (3 / 2, "below the line stand both: decisions for the shape and for the texture."),
-        (60, "a share between 0 and 1, please, not percent."),
-    ):
-        if abs(found - wrong) < 1e-3:
-            return _say(False, hint)
-    return _say(abs(found - 3 / 5) < 1e-3, f"three for the shape, two for the texture make 0.6, not {found:.2f}.")
+    wrong = {
+        3 / 8: "decisions for neither cue do not count below the line.",
+        2 / 5: "that is the bias for the texture.",
+        3 / 2: "below the line stand both: decisions for the shape and for the texture.",
+        60: "a share between 0 and 1, please, not percent.",
+    }
+    return _number(
+        answer(decided, shape, texture), 3 / 5, wrong, "three for the shape, two for the texture make 0.6, not {:.2f}."
+    )
 
 
 def success_rate(answer) -> bool:
@@ -45,21 +49,17 @@ def success_rate(answer) -> bool:
 
     decided, y = torch.tensor([0, 1, 2, 9, 4]), torch.tensor([0, 1, 2, 3, 4])
     copies = torch.tensor([[0, 7, 2, 3, 7], [0, 7, 2, 8, 4]])  # right on four; of these the second and the fifth turn
-    found = answer(decided, y, copies)
-    if found is None:
-        return _say(False, "the function returns nothing; begin its last line with return.")
-    found = float(found)
-    for wrong, hint in (
-        (3 / 5, "an image that was wrong before the attack cannot be fooled."),
-        (2 / 5, "only images that are right when clean count below the line."),
-        (3 / 4, "an image that was wrong before the attack is not fooled by it."),
-        (1 / 4, "it is enough if any copy of an image is wrong; not all must be."),
-        (3 / 8, "count images, not copies."),
-        (50, "a share between 0 and 1, please, not percent."),
-    ):
-        if abs(found - wrong) < 1e-6:
-            return _say(False, hint)
-    return _say(abs(found - 1 / 2) < 1e-6, f"two of the four images that were right are fooled: 0.5, not {found:.2f}.")
+    wrong = {
+        3 / 5: "an image that was wrong before the attack cannot be fooled.",
+        2 / 5: "only images that are right when clean count below the line.",
+        3 / 4: "an image that was wrong before the attack is not fooled by it.",
+        1 / 4: "it is enough if any copy of an image is wrong; not all must be.",
+        3 / 8: "count images, not copies.",
+        50: "a share between 0 and 1, please, not percent.",
+    }
+    return _number(
+        answer(decided, y, copies), 1 / 2, wrong, "two of the four images that were right are fooled: 0.5, not {:.2f}."
+    )
 
 
 def removal_step(answer) -> bool:

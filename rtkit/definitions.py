@@ -98,16 +98,12 @@ def _one(module: str, name: str) -> str:
 
 
 @cache
-def _hash(module: str, name: str) -> str:
+def code_of(module: str, name: str) -> str:
+    """`code` of a function that need not be imported."""
     parts = [f"{where}.{what} {_one(where, what)}" for where, what in reached(module, name)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def code(function: Callable) -> str:
     """A hash of the code behind a function or class of this package."""
-    return _hash(function.__module__, function.__qualname__.partition(".")[0])
-
-
-def code_of(module: str, name: str) -> str:
-    """`code` of a function that need not be imported."""
-    return _hash(module, name)
+    return code_of(function.__module__, function.__qualname__.partition(".")[0])

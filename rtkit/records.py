@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rtkit import PRESETS, STUDIES, claims, lesson, store
+from rtkit import DRAWN, PRESETS, STUDIES, claims, lesson, store
 from rtkit.claims import Verdict
 from rtkit.definitions import code_of
 from rtkit.frames import Interval
@@ -48,7 +48,7 @@ def worlds(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     One is `found`, the run at hand; the other comes with the kit, and may be None for real images.
     """
     study, preset = found.attrs["study"], found.attrs["preset"]
-    if PRESETS[preset] in (None, "mechanism"):
+    if preset in DRAWN:
         return found, frame(study, REAL)
     return frame(study, "glyphs"), found
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import papermill
 import yaml
 
-from rtkit import STUDIES, lesson, store
+from rtkit import DRAWN, STUDIES, lesson, store
 
 PATIENCE = 20  # seconds that an interrupted notebook gets to shut its kernel down
 
@@ -34,8 +34,7 @@ def nearest(kind: str, word: str, known: Iterable[str]) -> str:
 def paths(preset: str = "") -> list[Path]:
     """The notebooks, in the order in which they are read; with a preset of real images those that run at it."""
     running = {number for number, presets in STUDIES.values() if preset in presets} | {"07"}
-    every = ("01" in running and "05" in running) or not preset  # all studies of the glyph world run at its presets
-    return [path for path in lesson.paths() if every or path.name[:2] in running]
+    return [path for path in lesson.paths() if preset in ("", *DRAWN) or path.name[:2] in running]
 
 
 def find(word: str) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from IPython.display import Markdown
 
-from rtkit import claims, records
+from rtkit import DRAWN, claims, records
 from rtkit.claims import Verdict
 from rtkit.frames import Interval, Missing, OutOfRange
 from rtkit.judge import Judge
@@ -110,7 +110,7 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
         rows["here"] = word(verdict)
     if verdict.reason.startswith("collapsed"):
         rows["but"] = f"{verdict.reason}: whatever the interval, the world cannot tell"
-    if judge.preset not in (records.REAL, "cifar", "imagenet"):
+    if judge.preset in DRAWN:
         kept = records.load(claim.study, records.REAL, "kit")
         other = kept.verdicts.get(name) if kept else None
         if other and other.effect is not None:

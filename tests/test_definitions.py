@@ -23,10 +23,10 @@ def changed(monkeypatch):
 
     def change(module: str, name: str) -> None:
         monkeypatch.setattr(definitions, "_one", lambda *one: "changed" if one == (module, name) else read(*one))
-        definitions._hash.cache_clear()
+        definitions.code_of.cache_clear()
 
     yield change
-    definitions._hash.cache_clear()
+    definitions.code_of.cache_clear()
 
 
 def test_one_changed_definition_moves_exactly_the_keys_that_depend_on_it(changed):
