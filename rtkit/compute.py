@@ -1,6 +1,8 @@
 """Where and how tensors are computed: device, number format, threads."""
 
 import json
+import multiprocessing
+import re
 import time
 from contextlib import contextmanager
 from functools import cache
@@ -16,8 +18,13 @@ torch.backends.cudnn.allow_tf32 = False
 
 @cache
 def device() -> torch.device:
-    """The device everything runs on: the first GPU if there is one, else the processor."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device everything runs on: a GPU if there is one, else the processor. Of several, each worker has its own."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    worker = re.search(r"LokyProcess-(\d+)", multiprocessing.current_process().name)
+    if not worker or torch.cuda.device_count() == 1:
+        return torch.device("cuda")
+    return torch.device("cuda", int(worker[1]) % torch.cuda.device_count())
 
 
 def _has_bf16_units() -> bool:

@@ -1,11 +1,17 @@
 """What this machine offers, said in one page: for a bug report, or before a long run."""
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
-from rtkit import __version__, compute, experiment, records, runner, store
+from rtkit import STUDIES, __version__, compute, experiment, records, runner, store
 from rtkit.data import downloads
+from rtkit.definitions import code, code_of
+from rtkit.measure import attack_success, tradeoff
+from rtkit.sources import Source
 
 PACKAGES = ("torchvision", "captum", "jupyterlab", "ipywidgets", "papermill", "pandas", "seaborn")
 
@@ -34,17 +40,60 @@ def facts() -> dict[str, str]:
     out["runs"] = f"{store.RUNS} ({size / 1e6:.0f} MB, {writable})"
     sets = [name for name, state, _ in downloads.listing() if state != "absent"]
     out["data"] = ", ".join(sets) or "none of your own (the glyph world needs none)"
-    kept = [
-        f"{record.study} at {record.preset}: {'comes with the kit' if record.origin == 'kit' else 'your run'}, made by "
-        f"{'this' if record.same_code else 'OTHER'} code"
-        for record in records.every()
-    ]
-    out["records"] = f"\n{'':<20} ".join(kept) or "none"
+    out["records"] = f"\n{'':<20} ".join(_told(record) for record in records.every()) or "none"
+    old = stale()
+    size = sum(path.stat().st_size for path in old) / 1e6
+    out["stale"] = f"{len(old)} files in {store.RUNS} that no code reads any more ({size:.1f} MB)"
+    out["stale"] += "; `rtkit doctor --tidy` deletes them" if old else ""
     return out
 
 
-def main() -> int:
-    """Print the facts; return the exit status."""
+def _told(record: records.Record) -> str:
+    """Whose record it is, what of it is stale, and how to mend that."""
+    number, kit = STUDIES[record.study][0], record.origin == "kit"
+    anew = f"`rtkit run {number} --preset {record.preset} -p run mine` computes it anew"
+    here = store.versions()
+    upgraded = {
+        f"{name} {one[name]} (here {here[name]})"
+        for one in record.made
+        for name in ("torch", "numpy", "pillow")
+        if one[name] != here[name]
+    }
+    faults = [] if record.computed_by_this else [f"computed by OTHER code; {anew}"]
+    faults += [] if record.read_by_this else [f"judged by OTHER code; `rtkit study {number} --preset {record.preset}"
+                                              f"{' --judge' if kit else ''}` judges it anew"]  # fmt: skip
+    faults += [f"computed with {', '.join(sorted(upgraded))}; {anew}"] if upgraded else []
+    name = f"{record.study} at {record.preset}, {'comes with the kit' if kit else 'your run'}"
+    return f"{name}: {'; '.join(faults) or 'current'}"
+
+
+def stale() -> list[Path]:
+    """Files of the cache that are never read again: cells and networks of other code, and what a crash left behind."""
+    current = {study: {_code(study, name) for name in ("rows", "validation")} for study in STUDIES}
+    networks = {code(one) for one in (Source, attack_success.Attacker, tradeoff._train)}
+    found = [path for path in store.RUNS.rglob(".*") if path.is_file() and path.name != ".gitignore"]
+    for path in store.RUNS.glob("cells/*/*.json"):
+        with suppress(ValueError, KeyError):
+            if store.read_sealed(path)["code"] not in current.get(path.parent.name, ()):
+                found.append(path)
+    for path in store.RUNS.glob("networks/*.safetensors"):
+        with suppress(SafetensorError), safe_open(path, framework="pt") as file:
+            if file.metadata().get("code") not in networks:
+                found.append(path)
+    return found
+
+
+def _code(study: str, name: str) -> str:
+    return code_of(f"rtkit.measure.{study}", name)
+
+
+def main(tidy: bool = False) -> int:
+    """Print the facts, or delete what is stale; return the exit status."""
+    if tidy:
+        for path in stale():
+            path.unlink(missing_ok=True)
+            print(f"deleted {path}")
+        return 0
     for name, text in facts().items():
         print(f"{name:<20} {text}")
     return 0

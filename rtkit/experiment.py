@@ -1,38 +1,42 @@
-"""Running the cells of a study: from the cache, from what comes with the kit, or computed, a process for each core."""
+"""Running the cells of a study: from what comes with the kit, from the cache, or computed, a process for each core."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
 from functools import partial
+from itertools import count
 
+import joblib
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from rtkit import STUDIES, compute, presets, records, store
+from rtkit import STUDIES, cluster, compute, presets, records, store
 from rtkit.definitions import code
 from rtkit.presets import Preset
 
-RUN = ("kit", "mine")
+RUN = ("kit", "live", "mine")
 TUNING_SEEDS = (100, 101)  # no verdict uses them
+PATIENCE = 60.0  # seconds that a notebook may compute unasked
 
 
 def workers() -> int:
-    """How many processes share independent cells: one a core, or one alone where a GPU does the work."""
+    """How many processes share independent cells: one a core, or where GPUs do the work, one a GPU."""
     if compute.device().type == "cuda":
-        return 1
+        return torch.cuda.device_count()
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _prepare_worker() -> None:
+def _work(function: Callable, number: int, task, kit: bool) -> tuple[int, object]:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    store.use_kit(kit)
+    return number, function(task)
 
 
 def spread(*stages: tuple[Callable, Sequence, str], alone: bool = False) -> list[list]:
     """Run stages of independent tasks one after the other, one process a core with one thread each.
+
+    Where RTKIT_CLUSTER names the scheduler of a Dask cluster, its workers share the tasks (`rtkit.cluster`).
 
     Args:
         stages: (function, tasks, title); `function(task)` is called for every task, under a progress bar of that title.
@@ -42,34 +46,32 @@ def spread(*stages: tuple[Callable, Sequence, str], alone: bool = False) -> list
         The results of each stage, in the order of its tasks. An error or an interrupt stops what has not begun and is
         raised; what was finished by then stays in the cache.
     """
-    count = min(workers(), max(len(tasks) for _, tasks, _ in stages))
-    if alone or count <= 1:
+    number = min(workers(), max(len(tasks) for _, tasks, _ in stages))
+    if alone or (number <= 1 and not cluster.address()):
         # Such work is too small for a second thread; and on several, torch 2.15 crashes in the backward pass of a
         # network of width 8 when a batch is odd (seen on an AMD EPYC, in float32 as in bfloat16).
-        with compute.one_thread() if alone else nullcontext():
+        with compute.one_thread():
             return [[function(task) for task in tqdm(todo, title, mininterval=1)] for function, todo, title in stages]
     compute.bf16()  # one timed probe before every worker wants one
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # children read it when they import torch
-    try:
-        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _prepare_worker) as pool:
-            try:
-                return [_stage(pool, *stage) for stage in stages]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+    with cluster.backend(number):
+        return [_stage(*stage) for stage in stages]
 
 
-def _stage(pool: ProcessPoolExecutor, function: Callable, todo: Sequence, title: str) -> list:
-    futures = [pool.submit(function, task) for task in todo]
-    for future in tqdm(as_completed(futures), title, len(futures), mininterval=1):
-        future.result()
-    return [future.result() for future in futures]
+def _stage(function: Callable, todo: Sequence, title: str) -> list:
+    calls = (joblib.delayed(_work)(function, number, task, store.kit_is_used()) for number, task in enumerate(todo))
+    done = joblib.Parallel(return_as="generator_unordered", pre_dispatch="all", batch_size=1)(calls)
+    return [found for _, found in sorted(tqdm(done, title, len(todo), mininterval=1), key=lambda pair: pair[0])]
+
+
+def use(run: str) -> None:
+    """Say whose networks may be read: with "kit" and "live" those that come with the kit, with "mine" only runs/.
+
+    Raises:
+        ValueError: `run` is none of these.
+    """
+    if run not in RUN:
+        raise ValueError(f"run must be one of {', '.join(RUN)}, got {run!r}")
+    store.use_kit(run != "mine")
 
 
 def load(needed) -> None:
@@ -81,13 +83,15 @@ def _path(rows: Callable, cell):
     return store.cell_path(rows.__module__.rpartition(".")[2], cell.config, code(rows))
 
 
-def cached(rows: Callable, cell) -> list[dict]:
-    """The rows of one cell, from the cache or computed."""
+def cached(rows: Callable, cell) -> dict:
+    """One cell, from the cache or computed: its `rows`, and by which `code` they were `made`, on what, and when."""
     return store.cell(_path(rows, cell), cell.config, code(rows), lambda: list(rows(cell)))
 
 
 def compute_cells(rows: Callable, todo: Iterable, alone: bool = False) -> pd.DataFrame:
     """The frame of all rows of some cells, those missing from the cache computed first.
+
+    Its column `cell` tells which rows belong together (`store.name`), and `attrs["made"]` how all were made.
 
     Args:
         rows: cell -> its rows, a function of `rtkit.measure`.
@@ -96,17 +100,34 @@ def compute_cells(rows: Callable, todo: Iterable, alone: bool = False) -> pd.Dat
     todo = list(dict.fromkeys(todo))
     missing, made = [cell for cell in todo if not _path(rows, cell).exists()], {}
     if missing:
-        needs = [getattr(cell, "needs", None) or (cell.source,) for cell in missing]
-        # Long trainings first, so that no core is left alone with one at the end.
-        networks = sorted(dict.fromkeys(need[0] for need in needs), key=lambda source: source.kind != "robust")
-        others = list(dict.fromkeys(need[1] for need in needs if need[1:]))
+        networks, others = _needs(missing)
         stages = [
             (load, networks, "source networks"),
             (load, others, "attacks"),
             (partial(cached, rows), missing, "cells"),
         ]
         made = dict(zip(missing, spread(*(stage for stage in stages if stage[1]), alone=alone)[-1], strict=True))
-    return pd.DataFrame([row for cell in todo for row in made.get(cell) or cached(rows, cell)])
+    found = [(cell, made.get(cell) or cached(rows, cell)) for cell in todo]
+    frame = pd.DataFrame([row | {"cell": store.name(cell)} for cell, one in found for row in one["rows"]])
+    frame.attrs["made"] = records.summary(one for _, one in found)
+    return frame
+
+
+def _needs(cells: Sequence) -> tuple[list, list]:
+    """The source networks that cells need, and what is made of these before the cells are computed."""
+    needs = [getattr(cell, "needs", None) or (cell.source,) for cell in cells]
+    # Long trainings first, so that no core is left alone with one at the end.
+    networks = sorted(dict.fromkeys(need[0] for need in needs), key=lambda source: source.kind != "robust")
+    return networks, list(dict.fromkeys(need[1] for need in needs if need[1:]))
+
+
+def expected(kit: pd.DataFrame, preset: str, cells: Sequence) -> float:
+    """Seconds that some cells will take here, as long each as the kit's own of this study took, sources included."""
+    each = sum(one["seconds"] for one in kit.attrs["made"]) / sum(one["cells"] for one in kit.attrs["made"])
+    trained = records.frame("transfer", preset)
+    network = 0.0 if trained is None else trained[trained.target == "source"].groupby("cell").seconds.max().mean()
+    networks = [source for source in _needs(cells)[0] if not source.is_there()]
+    return (len(cells) * each + len(networks) * network) / workers()
 
 
 def run(
@@ -116,43 +137,63 @@ def run(
     seeds: Sequence[int] = (),
     targets: Sequence[str] = (),
     run: str = "kit",
+    changed: dict | None = None,
 ) -> pd.DataFrame:
     """Make the frame of a study, a row per observation: `method, source, target, seed, metric, value, n_test, ...`.
 
-    Accuracies and rates are fractions. `frame.attrs` says the `study`, the `preset`, and whose `run` it is: "kit",
-    "mine", or "both" where a reader's own targets stand beside the kit's.
+    Accuracies and rates are fractions. `frame.attrs` says the `study`, the `preset`, whose `run` it is ("kit", "mine",
+    or "both" where computed rows stand beside the kit's), which knobs were `changed`, a `live` replicate if there is
+    one, and how its cells were `made`.
 
     Args:
         rows: what a cell measures: a function of the module of `rtkit.measure` that has the study's name.
         cells: (preset, seed, targets) -> the cells of one replicate; `targets` are data sets by name, beside the
             study's own.
         seeds: the replicates; none for the preset's own.
-        run: "kit" reads what comes with the kit and computes only what it lacks; "mine" leaves the kit's run aside and
-            computes everything that is not in the cache.
+        run: "kit" reads what comes with the kit, and computes what it lacks if that takes under a minute; "live"
+            computes what it lacks however long it takes, or, where it lacks nothing, one replicate more; "mine" leaves
+            the kit's run aside and computes everything that is not in the cache.
+        changed: knobs of the grid by name that are not the preset's own; then the kit's cells are read one by one.
 
     At a preset that the study does not run at, the kit's frame at the first preset that it has one for.
 
     Raises:
-        ValueError: no such preset, run or data set; the seeds are no whole numbers.
+        ValueError: no such preset, run or data set; the seeds are no whole numbers; or it would take too long.
     """
-    if run not in RUN:
-        raise ValueError(f"run must be one of {', '.join(RUN)}, got {run!r}")
+    use(run)
     chosen, study = presets.get(preset), rows.__module__.rpartition(".")[2]
     if preset not in STUDIES[study][1]:
         return records.any_frame(study)
     seeds, names = presets.replicates(chosen, seeds), tuple(targets)
+    kit = records.frame(study, preset) if run != "mine" else None
+    facts = {"study": study, "preset": preset, "run": "mine", "changed": changed or {}}
     alone = chosen.scope is None
-    kit = records.frame(study, preset) if run == "kit" else None
-    if kit is None or not set(seeds) <= set(kit.seed):
+    if kit is None:
+        if run != "mine" and not alone:
+            raise ValueError(f'no {study} at {preset} comes with the kit; run = "mine" computes it (docs/costs.md)')
         found = compute_cells(rows, (cell for seed in seeds for cell in cells(chosen, seed, names)), alone)
-        found.attrs = {"study": study, "preset": preset, "run": "mine"}
+        found.attrs |= facts
         return found
-    kit = kit[kit.seed.isin(seeds)]
-    if not names:
-        return kit
-    own = [cell for seed in seeds for cell in cells(chosen, seed, names) if cell.target in names]
-    both = pd.concat([kit, compute_cells(rows, own, alone)], ignore_index=True)
-    both.attrs = kit.attrs | {"run": "both"}
+    whole = not facts["changed"] and set(seeds) <= set(kit.seed)
+    asked = [] if whole and not names else [cell for seed in seeds for cell in cells(chosen, seed, names)]
+    there = set(kit.cell)
+    lacking = [cell for cell in asked if store.name(cell) not in there and (not whole or cell.target in names)]
+    found = kit[kit.seed.isin(seeds) if whole else kit.cell.isin([store.name(cell) for cell in asked])]
+    if run == "live" and not lacking:
+        facts["live"] = next(seed for seed in count() if seed not in set(kit.seed))
+        lacking = list(cells(chosen, facts["live"], ()))
+    if not lacking:
+        found.attrs = facts | {"run": "kit", "made": kit.attrs["made"]}
+        return found
+    seconds = expected(kit, preset, lacking)
+    if run == "kit" and seconds > PATIENCE:
+        raise ValueError(
+            f"{len(lacking)} cells do not come with the kit; computing them would take about {seconds / 60:.0f} "
+            'minutes here: set run = "live", and they are computed once and kept'
+        )
+    own = compute_cells(rows, lacking, alone)
+    both = pd.concat([found, own], ignore_index=True)
+    both.attrs = facts | {"run": "both" if len(found) else "mine", "made": kit.attrs["made"] + own.attrs["made"]}
     return both
 
 
@@ -168,7 +209,7 @@ def tune(rows: Callable, tried: Callable[[Preset, int], Iterator[tuple[dict, obj
     seeds = TUNING_SEEDS if presets.is_drawn(chosen) else TUNING_SEEDS[:1]
     todo = [pair for seed in seeds for pair in tried(chosen, seed)]
     compute_cells(rows, (cell for _, cell in todo), chosen.scope is None)
-    every = [(setting, row) for setting, cell in todo for row in cached(rows, cell)]
+    every = [(setting, row) for setting, cell in todo for row in cached(rows, cell)["rows"]]
     found = pd.DataFrame([setting | {name: row[name] for name in ("metric", "value")} for setting, row in every])
     found = found[found.metric.isin(["validation_accuracy", "clean", "robust"])]
     by = list(dict.fromkeys(name for setting, _ in todo for name in setting))

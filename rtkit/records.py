@@ -1,6 +1,7 @@
 """What the studies found, as it lies on disk: frames, records, and the scorecard made of them. Imports no torch."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,11 +21,35 @@ def path(study: str, preset: str, folder: Path | None = None) -> Path:
     return (folder or store.RUNS / "records") / preset / f"{study}.json"
 
 
-def _code(study: str) -> dict[str, str]:
-    """Hashes of the code that computes a study's rows, and of that which reads a verdict off them."""
+def rows_code(study: str) -> str:
+    """A hash of the code that computes a study's rows: what its cells were made by, if they are current."""
+    return code_of(f"rtkit.measure.{study}", "rows")
+
+
+def reading_code(study: str) -> str:
+    """A hash of the code that reads a study's verdicts off its rows."""
     margins = {name: claim.margin for name, claim in claims.load().items() if claim.study == study}
     reading = [code_of("rtkit.judge", "Judge"), code_of("rtkit.frames", "pick"), lesson.reading(STUDIES[study][0])]
-    return {"rows": code_of(f"rtkit.measure.{study}", "rows"), "reading": store.key(margins, "".join(reading))}
+    return store.key(margins, "".join(reading))
+
+
+def summary(cells: Iterable[dict]) -> list[dict]:
+    """How some cells (`store.cell`) were made: one entry for each code, number format, machine and set of versions."""
+    found = {}
+    for one in cells:
+        made = {"code": one["code"], "compute": one["config"].get("compute", "")} | one["made"]
+        when, seconds = made.pop("when"), made.pop("seconds")
+        entry = found.setdefault(store.to_json(made), made | {"cells": 0, "seconds": 0.0, "first": when, "last": when})
+        entry["cells"] += 1
+        entry["seconds"] = round(entry["seconds"] + seconds, 2)
+        entry |= {"first": min(entry["first"], when), "last": max(entry["last"], when)}
+    return list(found.values())
+
+
+def other_code(frame: pd.DataFrame) -> int:
+    """How many cells of a frame were computed by other code than the code at hand."""
+    current = rows_code(frame.attrs["study"])
+    return sum(one["cells"] for one in frame.attrs.get("made", ()) if one["code"] != current)
 
 
 def frame(study: str, preset: str, folder: Path | None = store.RESULTS) -> pd.DataFrame | None:
@@ -32,8 +57,9 @@ def frame(study: str, preset: str, folder: Path | None = store.RESULTS) -> pd.Da
     where = path(study, preset, folder).with_suffix(".csv.gz")
     if not where.exists():
         return None
-    found = store.load_frame(where)
-    found.attrs = {"study": study, "preset": preset, "run": "kit" if folder == store.RESULTS else "mine"}
+    found, run = store.load_frame(where), "kit" if folder == store.RESULTS else "mine"
+    made = store.load_record(path(study, preset, folder))["made"]
+    found.attrs = {"study": study, "preset": preset, "run": run, "changed": {}, "made": made}
     return found
 
 
@@ -57,19 +83,17 @@ def publish(judge: Judge, folder: Path | None = None) -> None:
     """Keep a study's frame with its record, by default under runs/; what the kit's own run says stays where it is."""
     if folder is None and judge.frame.attrs["run"] == "kit":
         return
-    from rtkit import compute  # only who computes needs torch
-
     study, preset, found = judge.study, judge.preset, judge.frame
     where = path(study, preset, folder)
     kept = store.load_record(where) if folder else {}
     record = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in found.seed})}
-    record |= {"compute": kept.get("compute") or compute.kind(), "code": _code(study)}
+    record |= {"reading": reading_code(study), "made": found.attrs.get("made", [])}
     record |= {"data": kept["data"]} if "data" in kept else _data(preset, found) if not folder else {}
     record |= {"verdicts": {name: verdict.to_dict() for name, verdict in judge.verdicts.items()}}
     record |= {"collapsed": judge.collapsed, "controls": [asdict(one) for one in judge.controls]}
-    if not folder:  # a frame that is only judged anew stays as it was, and so do the versions that computed it
+    if not folder:  # a frame that is only judged anew stays as it was
         store.save_frame(found, where.with_suffix(".csv.gz"))
-    store.save_record(where, record | {"versions": kept.get("versions") or store.versions()})
+    store.save_record(where, record)
 
 
 def _data(preset: str, found: pd.DataFrame) -> dict:
@@ -89,15 +113,16 @@ def _data(preset: str, found: pd.DataFrame) -> dict:
 
 @dataclass(frozen=True)
 class Record:
-    """One study at one preset: whose run it was ("kit" or "yours"), what it found, and whether this code made it."""
+    """One study at one preset: whose run it was ("kit" or "yours"), what it found, how its cells were `made` (see
+    `summary`), and whether this code computed them and read them."""
 
     origin: str
     study: str
     preset: str
     seeds: tuple[int, ...]
-    compute: str
-    same_code: bool
-    versions: dict[str, str]
+    computed_by_this: bool
+    read_by_this: bool
+    made: tuple[dict, ...]
     verdicts: dict[str, Verdict]
     controls: tuple[dict, ...] = ()
 
@@ -112,9 +137,9 @@ def load(study: str, preset: str, origin: str = "yours") -> Record | None:
         return None
     try:
         data = store.load_record(where)
-        same = data["code"] == _code(study)
         found = {key: Verdict.read(kept) for key, kept in data["verdicts"].items()}
-        facts = (tuple(data["seeds"]), data["compute"], same, data["versions"], found)
+        computed = {one["code"] for one in data["made"]} <= {rows_code(study)}
+        facts = (tuple(data["seeds"]), computed, data["reading"] == reading_code(study), tuple(data["made"]), found)
         return Record(origin, study, preset, *facts, tuple(data.get("controls", ())))
     except (ValueError, KeyError, TypeError) as error:
         message = f"{where} cannot be read ({error}) and is passed over; delete it, or run the study again"

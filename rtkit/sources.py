@@ -50,14 +50,22 @@ class Source:
         """The network as it is before its training."""
         return models.create(tasks.classes(self.world), self.architecture, self.seed)
 
+    @property
+    def config(self) -> dict:
+        """All that decides its weights beside the code."""
+        return {"source": self, "compute": compute.kind()} | tasks.fingerprints(self.world)
+
+    def is_there(self) -> bool:
+        """Whether it need not be trained any more."""
+        return store.has_network(self.config, code(Source))
+
     def load(self) -> tuple[models.Network, dict]:
         """Return the network in eval mode and the facts of its training; train it if it is not in the cache.
 
         The facts are `seconds`, `gradients`, `watch` and `collapsed` (see `training.History`), and `mean` and `std` of
         each feature over the first 2,000 training images, by which probes standardise.
         """
-        config = {"source": self, "compute": compute.kind()} | tasks.fingerprints(self.world)
-        state, facts = store.network(config, code(Source), self._train)
+        state, facts = store.network(self.config, code(Source), self._train)
         net = self.create()
         net.load_state_dict(state)
         return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import secrets
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
@@ -92,7 +93,8 @@ def _seal(payload: str) -> bytes:
     return f"{hashlib.sha256(payload.encode()).hexdigest()}\n{payload}".encode()
 
 
-def _unseal(path: Path) -> dict:
+def read_sealed(path: Path) -> dict:
+    """The document in a sealed file; ValueError where its checksum does not match."""
     seal, _, payload = path.read_text(encoding="utf-8").partition("\n")
     if hashlib.sha256(payload.encode()).hexdigest() != seal:
         raise ValueError("its checksum does not match")
@@ -104,14 +106,25 @@ def cell_path(study: str, config: dict, code: str) -> Path:
     return RUNS / "cells" / study / f"{key(config, code)}.json"
 
 
-def cell(path: Path, config: dict, code: str, compute: Callable[[], list[dict]]) -> list[dict]:
-    """Return the rows of one cell of a study, computed at most once; `config` and `code` are kept beside them."""
+def name(cell) -> str:
+    """What rows of a cell are told by: a hash of its own fields, the same on every machine and with any code."""
+    return hashlib.sha256(to_json(cell).encode()).hexdigest()[:12]
 
-    def write(rows):
-        return _seal(to_json({"config": config, "code": code, "rows": rows}))
 
-    # What was just computed is what will be read: the same order of columns, plain values.
-    return cached(path, lambda path: _unseal(path)["rows"], lambda: json.loads(to_json(compute())), write)
+def _made(since: float) -> dict:
+    """When something was computed, in how many seconds, on what machine and by which versions."""
+    return {"when": time.strftime("%Y-%m-%d"), "seconds": round(time.time() - since, 2)} | versions()
+
+
+def cell(path: Path, config: dict, code: str, compute: Callable[[], list[dict]]) -> dict:
+    """Return one cell of a study, computed at most once: its `rows`, `config` and `code`, and how it was `made`."""
+
+    def make():
+        since = time.time()
+        # What was just computed is what will be read: the same order of columns, plain values.
+        return json.loads(to_json({"config": config, "code": code, "rows": compute(), "made": _made(since)}))
+
+    return cached(path, read_sealed, make, lambda found: _seal(to_json(found)))
 
 
 def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
@@ -119,6 +132,32 @@ def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+_kit = True
+
+
+def use_kit(used: bool) -> None:
+    """Whether networks that come with the kit may stand for those that are not in the cache."""
+    global _kit
+    _kit = used
+
+
+def kit_is_used() -> bool:
+    """What `use_kit` said last."""
+    return _kit
+
+
+def network_paths(config: dict, code: str) -> tuple[Path, Path]:
+    """Where a network lies in the cache, and where in what comes with the kit, there in whatever number format."""
+    own, kept = key(config, code), key({**config, "compute": ""}, code)
+    return RUNS / "networks" / f"{own}.safetensors", RESULTS / "networks" / f"{kept}.safetensors"
+
+
+def has_network(config: dict, code: str) -> bool:
+    """Whether a network need not be trained any more."""
+    own, kept = network_paths(config, code)
+    return own.exists() or (_kit and kept.exists())
 
 
 def network(
@@ -133,8 +172,6 @@ def network(
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save
 
-    path = RUNS / "networks" / f"{key(config, code)}.safetensors"
-
     def read(path):
         if not path.exists():
             raise FileNotFoundError(path)
@@ -148,12 +185,22 @@ def network(
             raise ValueError("its checksum does not match")
         return state, json.loads(meta["facts"])
 
+    def make():
+        since = time.time()
+        return *compute(), _made(since)
+
     def write(value):
         state = {name: tensor.cpu().contiguous() for name, tensor in value[0].items()}
         meta = {"config": to_json(config), "facts": to_json(value[1]), "digest": _digest(state)}
-        return save(state, meta | {"code": code})
+        return save(state, meta | {"code": code, "made": to_json(value[2])})
 
-    return cached(path, read, compute, write)
+    own, kept = network_paths(config, code)
+    if _kit and not own.exists() and kept.exists():
+        try:
+            return read(kept)
+        except ValueError as error:
+            raise ValueError(f"{kept} comes with the kit and is damaged ({error}); restore it") from error
+    return cached(own, read, make, write)[:2]
 
 
 def _processor() -> str:

@@ -1,11 +1,13 @@
 """The engine: what is read, what is computed, and that both give the same frame."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from lessons import study
 
-from rtkit import experiment, lesson, presets, records, store
-from rtkit.measure import retention
+from rtkit import STUDIES, experiment, lesson, presets, records, store
+from rtkit.measure import retention, transfer
 
 
 @pytest.fixture(autouse=True)
@@ -18,27 +20,75 @@ def grid() -> dict:
     return lesson.execute(lesson.path("05"), {"preset": "smoke"}, lesson.GRID)
 
 
-def test_the_kit_s_frame_is_read_and_nothing_is_computed(grid, monkeypatch):
-    monkeypatch.setattr(experiment, "compute_cells", lambda *_: pytest.fail("computes"))
-    found = experiment.run(retention.rows, grid["cells"], "glyphs")
-    assert found.attrs == {"study": "retention", "preset": "glyphs", "run": "kit"}
-    assert len(found) == len(records.frame("retention", "glyphs"))
-    some = experiment.run(retention.rows, grid["cells"], "glyphs", [1, 3])
-    assert sorted(some.seed.unique()) == [1, 3]
-
-
-def test_what_the_kit_lacks_is_computed(grid, monkeypatch):
+@pytest.fixture
+def computed(monkeypatch) -> list[list]:
+    """The cells that were asked to be computed, call by call; each would have one row."""
     asked = []
 
     def compute(rows, todo, alone):
-        asked.append(list(todo))
-        return pd.DataFrame({"seed": [7], "value": [0.0]})
+        asked.append(list(dict.fromkeys(todo)))
+        found = pd.DataFrame([{"seed": one.seed, "cell": store.name(one), "value": 0.0} for one in asked[-1]])
+        found.attrs["made"] = [{"code": "now", "cells": len(asked[-1]), "seconds": 1.0}]
+        return found
 
     monkeypatch.setattr(experiment, "compute_cells", compute)
-    assert experiment.run(retention.rows, grid["cells"], "glyphs", [7]).attrs["run"] == "mine"  # another seed
+    return asked
+
+
+def test_the_kit_s_frame_is_read_and_nothing_is_computed(grid, computed):
+    found, kept = experiment.run(retention.rows, grid["cells"], "glyphs"), records.frame("retention", "glyphs")
+    assert (found.attrs["study"], found.attrs["preset"], found.attrs["run"]) == ("retention", "glyphs", "kit")
+    assert sum(one["cells"] for one in found.attrs["made"]) == found.cell.nunique()
+    assert len(found) == len(kept)
+    some = experiment.run(retention.rows, grid["cells"], "glyphs", [1, 3])
+    assert sorted(some.seed.unique()) == [1, 3]
+    # A knob turned to what it was anyway: cell by cell it is the same.
+    again = experiment.run(retention.rows, grid["cells"], "glyphs", changed={"lr": 0.1})
+    assert sorted(again.cell) == sorted(kept.cell)
+    assert again.attrs["changed"] == {"lr": 0.1}
+    assert not computed
+
+
+@pytest.mark.parametrize("study", [study for study, (_, where) in STUDIES.items() if "glyphs" in where])
+def test_the_grid_of_a_notebook_is_what_came_with_the_kit(study):
+    space = lesson.execute(lesson.path(STUDIES[study][0]), {"preset": "glyphs"}, lesson.GRID)
+    kept = records.frame(study, "glyphs")
+    todo = [store.name(one) for seed in set(kept.seed) for one in space["cells"](presets.get("glyphs"), int(seed), ())]
+    assert set(todo) == set(kept.cell)
+
+
+def test_what_the_kit_lacks_is_computed(grid, computed):
+    kit = records.frame("retention", "glyphs")
+    own = {"run": "live"}
+    assert experiment.run(retention.rows, grid["cells"], "glyphs", [7], **own).attrs["run"] == "mine"  # another seed
     assert experiment.run(retention.rows, grid["cells"], "glyphs", run="mine").attrs["run"] == "mine"
     assert experiment.run(retention.rows, grid["cells"], "smoke").attrs["run"] == "mine"  # smoke ships no frame
-    assert [len({cell.seed for cell in cells}) for cells in asked] == [1, 5, 1]
+    assert [len({cell.seed for cell in cells}) for cells in computed] == [1, 5, 1]
+
+    def more(preset, seed, targets):
+        """One cell of each replicate is another than the kit's."""
+        yield from (replace(one, n_train=77) if not k else one for k, one in enumerate(grid["cells"](preset, seed, ())))
+
+    found = experiment.run(retention.rows, more, "glyphs", run="live", changed={"n_train": 77})
+    assert found.attrs["run"] == "both"
+    assert [one.n_train for one in computed[-1]] == [77] * 5
+    assert set(found.cell) - set(kit.cell) == {store.name(one) for one in computed[-1]}
+    assert sum(one["cells"] for one in found.attrs["made"]) == kit.cell.nunique() + 5
+
+
+def test_one_replicate_more_is_computed_live(grid, computed):
+    found = experiment.run(retention.rows, grid["cells"], "glyphs", run="live")
+    assert found.attrs["live"] == 5  # the kit has 0 to 4
+    assert {one.seed for one in computed[-1]} == {5}
+    assert sorted(found.seed.unique()) == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_takes_long_is_not_computed_unasked(grid, computed):
+    with pytest.raises(ValueError, match=r'22 cells .* about \d+ minutes? here: set run = "live"'):
+        experiment.run(retention.rows, grid["cells"], "glyphs", [7])
+    with pytest.raises(ValueError, match='no transfer at cifar comes with the kit; run = "mine"'):
+        experiment.run(transfer.rows, lambda *_: [], "cifar")
+    assert not computed
 
 
 def test_a_study_that_does_not_run_at_a_preset_shows_the_kit_s(grid):
@@ -47,7 +97,7 @@ def test_a_study_that_does_not_run_at_a_preset_shows_the_kit_s(grid):
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"run": "kits"}, "kit, mine"), ({"seeds": ["a"]}, "whole numbers"), ({"preset": "x"}, "smoke")],
+    [({"run": "kits"}, "kit, live, mine"), ({"seeds": ["a"]}, "whole numbers"), ({"preset": "x"}, "smoke")],
 )
 def test_bad_requests_name_the_value_and_the_valid_ones(grid, options, named):
     with pytest.raises(ValueError, match=named):

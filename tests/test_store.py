@@ -23,7 +23,7 @@ CODE = "abc"
 
 
 def cell(config, make):
-    return store.cell(store.cell_path("study", config, CODE), config, CODE, make)
+    return store.cell(store.cell_path("study", config, CODE), config, CODE, make)["rows"]
 
 
 def files(folder: Path) -> list[Path]:
@@ -43,6 +43,21 @@ def test_a_cell_is_computed_once(runs):
     cell({"n": 2}, make)
     assert len(calls) == 2
     assert len(files(runs)) == 2  # no lock, no temporary file is left
+
+
+def test_a_cell_keeps_how_it_was_made_whoever_reads_it(monkeypatch):
+    def read():
+        return store.cell(store.cell_path("study", {"compute": "cpu"}, CODE), {"compute": "cpu"}, CODE, list)
+
+    first, real = read(), store.versions()
+    monkeypatch.setattr(store, "versions", lambda: real | {"torch": "99.0"})
+    assert read() == first
+    assert read()["made"]["torch"] == real["torch"]
+    (made,) = records.summary([first, first])
+    assert made["cells"] == 2
+    assert (made["code"], made["compute"], made["torch"]) == (CODE, "cpu", real["torch"])
+    upgraded = first | {"made": first["made"] | {"torch": "99.0"}}
+    assert [one["cells"] for one in records.summary([first, upgraded, first])] == [2, 1]
 
 
 def test_another_code_is_another_key():
@@ -75,7 +90,7 @@ def test_a_file_that_cannot_be_opened_is_kept(monkeypatch):
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_unseal", refuse)
+        patched.setattr(store, "read_sealed", refuse)
         with pytest.raises(OSError, match="Too many open files"):
             cell({}, lambda: [])
     assert cell({}, lambda: []) == [{"value": 1.0}]
@@ -105,6 +120,30 @@ def test_a_damaged_network_is_said_and_rebuilt(runs):
     with pytest.warns(store.DamagedFile):
         store.network({"n": 1}, CODE, make)
     assert len(calls) == 3
+
+
+def test_a_network_that_comes_with_the_kit_stands_for_one_of_any_number_format(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "RESULTS", tmp_path / "results")
+    weights = {"w": torch.ones(2)}
+    store.network({"n": 1, "compute": "cpu-bf16"}, CODE, lambda: (weights, {}))
+    own, kept = store.network_paths({"n": 1, "compute": "cpu-bf16"}, CODE)
+    kept.parent.mkdir(parents=True)
+    own.rename(kept)
+    fp32, never = {"n": 1, "compute": "cpu-fp32"}, lambda: pytest.fail("trains")
+    assert store.has_network(fp32, CODE)
+    assert store.network(fp32, CODE, never)[0]["w"].tolist() == [1, 1]
+    assert not store.has_network(fp32, "other code")
+    store.use_kit(False)
+    try:
+        assert not store.has_network(fp32, CODE)
+        assert store.network(fp32, CODE, lambda: ({"w": torch.zeros(2)}, {}))[0]["w"].tolist() == [0, 0]
+    finally:
+        store.use_kit(True)
+    assert store.network(fp32, CODE, never)[0]["w"].tolist() == [0, 0]  # one's own comes first
+    kept.write_bytes(b"no network")
+    with pytest.raises(ValueError, match="comes with the kit and is damaged"):
+        store.network({"n": 1, "compute": "cuda-bf16"}, CODE, never)
+    assert kept.exists()
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
@@ -157,7 +196,8 @@ def test_what_cannot_be_a_key_is_refused():
 def test_frames_and_records_come_back(tmp_path):
     frame = pd.DataFrame({"seed": [0, 1], "value": [10 / 255, 0.1 + 0.2], "target": ["digits", "greek"]})
     frame = frame.assign(n_train=100, metric="none", source="standard")
-    frame.attrs = {"study": "transfer", "preset": "glyphs", "run": "mine"}
+    made = [{"code": "abc", "torch": "2.6", "cells": 2}]
+    frame.attrs = {"study": "transfer", "preset": "glyphs", "run": "mine", "made": made}
     records.publish(Judge(frame, collapsed=()))
     path = records.path("transfer", "glyphs")
     again = records.frame("transfer", "glyphs", None)
@@ -168,7 +208,8 @@ def test_frames_and_records_come_back(tmp_path):
     assert path.with_suffix(".csv.gz").read_bytes() == first
     record = store.load_record(path)
     assert record["seeds"] == [0, 1]
-    assert record["versions"]["torch"] != "absent"
+    assert record["made"] == made  # how it was computed, whoever reads it with whatever versions
+    assert not records.load("transfer", "glyphs").computed_by_this
 
 
 def _square(task: int) -> int:
