@@ -1,6 +1,6 @@
 """Tasks by name: what a world's source networks learn, and the targets, drawn or cut from a data set of real images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rtkit.data import glyphs, named, pictures, targets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
@@ -24,15 +24,49 @@ def classes(world: World | Pictures) -> int:
     return len(SOURCE_LETTERS)
 
 
+def own(asked: Sequence[str] | str | None, study: Iterable = ()) -> tuple[str, ...]:
+    """The data sets of a reader's own among the targets that a run was asked for, each once.
+
+    Args:
+        asked: names, one name, or None.
+        study: the cells that the study has anyway: naming a target of theirs changes nothing.
+
+    Raises:
+        ValueError: something else than names was given, or one is no data set, or not the reader's alone.
+    """
+    names = [asked] if isinstance(asked, str) else [] if asked is None else asked
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'targets must be names of data sets such as ["mydata"], got {asked!r}')
+    names = dict.fromkeys(map(str, names))
+    try:
+        known = {cell.target for cell in study} if names else set()
+    except ValueError:  # a preset without targets of its own, or a data set is missing: its cells will say so
+        known = set()
+    known -= {"source"} | (set(named.TAKEN) & set(named.names()))  # what nobody may name, what two things are called
+    found = tuple(name for name in names if name not in known)
+    for name in found:
+        named.find(name)
+    return found
+
+
+def _drawn(name: str, world: World | Pictures) -> bool:
+    """Whether a target is drawn in this world; ValueError if a data set of the reader's bears its name."""
+    if isinstance(world, Pictures) or name not in targets.NAMES:
+        return False
+    if name in named.names():
+        named.find(name)  # refuses it
+    return True
+
+
 def target(name: str, world: World | Pictures, seed: int) -> Target:
     """The target task of one replicate: in a glyph world a name of `targets.NAMES`, else a data set by name.
 
     Raises:
-        ValueError: there is no such data set, or it is unusable; see `pictures.target`.
+        ValueError: there is no such data set, or it is unusable, see `pictures.target`; or a name has two meanings.
     """
     if isinstance(world, Pictures):
         return pictures.target(name, seed, world.size, world.pool, world.validation, world.test)
-    return targets.target(name, world, seed) if name in targets.NAMES else pictures.target(name, seed, glyphs.SIZE)
+    return targets.target(name, world, seed) if _drawn(name, world) else pictures.target(name, seed, glyphs.SIZE)
 
 
 def fingerprints(world: World | Pictures, target: str = "source") -> dict[str, str]:
@@ -40,7 +74,7 @@ def fingerprints(world: World | Pictures, target: str = "source") -> dict[str, s
     found = {}
     if isinstance(world, Pictures) and world.name:
         found[world.name] = named.fingerprint(world.name, world.size)
-    if target not in ("source", *targets.NAMES):
+    if target != "source" and not _drawn(target, world):
         found[target] = named.fingerprint(target, world.size if isinstance(world, Pictures) else glyphs.SIZE)
     return {"images": found} if found else {}
 
@@ -51,7 +85,9 @@ def sizes(wanted: Sequence[int], name: str, world: World | Pictures, seed: int, 
     Args:
         parts: how many share the images; there must be enough for each to have one of every class.
     """
-    if name in targets.NAMES:
+    for n in wanted:
+        glyphs.whole("n_train", n)
+    if _drawn(name, world):
         return tuple(wanted)
     task = target(name, world, seed)  # seconds for large images: once for both questions
     return tuple(n for n in wanted if parts * len(task.classes) <= n <= len(task.pool)) or (len(task.pool),)

@@ -1,6 +1,11 @@
 """Real images by name: what is read, what a replicate draws, what is refused and how, and what a download leaves."""
 
 import os
+import re
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +15,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from rtkit import cli, store
-from rtkit.data import downloads, folders, named, npz, pictures
-from rtkit.data.glyphs import Images
+from rtkit import cli, store, tasks
+from rtkit.data import downloads, folders, glyphs, named, npz, pictures
+from rtkit.data.glyphs import Images, World
 
 
 class Split(NamedTuple):
@@ -115,7 +120,7 @@ def test_a_folder_of_mixed_sizes_is_split_by_its_names(mixed, root):
 def test_a_folder_with_a_split_keeps_it(root):
     for part, shade in (("train", 10), ("test", 20)):
         for name in ("a", "b"):
-            save(root / "own" / part / name / "inner" / "1.PNG", (5, 9), shade)
+            save(root / "own" / part / name / "1.PNG", (5, 9), shade)
     split = load("own", size=8)
     assert [(images.y.tolist(), images.x.unique().tolist()) for images in (split.train, split.test)] == [
         ([0, 1], [10]),
@@ -230,15 +235,40 @@ def test_too_few_images_of_a_class(root):
     for name, n in (("many", 12), ("few", 5)):
         for k in range(n):
             save(root / "scarce" / name / f"{k}.png", (9, 9), 9)
-    with pytest.raises(
-        ValueError, match=r"scarce: class 'few' would get 1 test images of 597, it needs two; .* add some"
-    ):
+    with pytest.raises(ValueError, match=r"scarce: class 'few' would get 1 test images, it needs two; .* add some"):
         pictures.target("scarce", 0)
-    np.savez(root / "wide.npz", **arrays(n=100, classes=tuple("abcdefghij")))
-    with pytest.raises(
-        ValueError, match=r"would get 1 validation images of 15, it needs two; ask for validation >= 20"
+
+
+@pytest.mark.parametrize(("classes", "each"), [(10, 4), (200, 4), (500, 9)])
+def test_many_classes_get_two_images_each_of_every_part(root, classes, each):
+    made = arrays(n=classes * each, classes=tuple(f"c{k}" for k in range(classes)))
+    np.savez(root / "wide.npz", **made)
+    target = pictures.target("wide", 0, validation=15)
+    for images in (target.pool, target.validation, target.test):
+        assert images.y.bincount(minlength=classes).min() >= 2
+    assert len(target.validation) == 2 * classes
+    assert tasks.sizes((20, 40), "wide", World(), 0) == (len(target.pool),)
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, 10.5, float("nan"), True, "8", None, torch.tensor(8)])
+def test_numbers_of_images_are_whole_and_positive(root, n):
+    np.savez(root / "x.npz", **arrays(n=60))
+    task, world = pictures.target("x", 0), pictures.Pictures("x", 8)
+    for ask in (
+        lambda: task.subset(n, 0),
+        lambda: pictures.target("x", 0, pool=n),
+        lambda: pictures.target("x", 0, validation=n),
+        lambda: pictures.target("x", 0, test=n),
+        lambda: tasks.sizes((8, n), "x", World(), 0),
+        lambda: tasks.sizes((8, n), "digits", World(), 0),
+        lambda: tasks.source(world, n, 0),
+        lambda: tasks.source(world, n, 0, "held_out"),
+        lambda: tasks.source(World(), n, 0),
+        lambda: glyphs.cue_conflict(World(), n, 0),
     ):
-        pictures.target("wide", 0, validation=15)
+        with pytest.raises(ValueError, match=rf"must (be|lie) .* got {re.escape(repr(n))}"):
+            ask()
+    assert len(task.subset(np.int64(8), 0)) == 8
 
 
 def _without(key):
@@ -331,17 +361,15 @@ def test_a_missing_set_says_what_is_there_and_how_to_get_it(root):
         ),
         (
             lambda mine: Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(mine / "dark" / "0.png"),
-            r"dark/0\.png cannot be used \(pixels of mode 'I;16'; save it with 8 bits",
+            r"dark/0\.png cannot be used \(pixels of mode 'I;16', of more than 8 bits; save it with 8 bits",
         ),
         (lambda mine: (mine / "empty").mkdir(), "empty holds no images"),
         (lambda mine: save(mine / "lone" / "1.png", (5, 5), 0), "lone holds one image"),
         (lambda mine: (mine / "light").rename(mine.parent / "elsewhere"), r"mine needs .* it has \['dark'\]"),
         (lambda mine: [(mine / name).rename(mine.parent / name) for name in SHADES], "mine needs .* it has none"),
-        (lambda mine: save(mine / "train" / "a" / "1.png", (5, 5), 0), "class folders in train/ only"),
-        (
-            lambda mine: [save(mine / p / c / "1.png", (5, 5), 0) for p, c in (("train", "a"), ("test", "b"))],
-            "only one of them has 'a'",
-        ),
+        (lambda mine: (mine / "dark" / "gone.png").symlink_to("nowhere"), r"gone\.png cannot be used \(No such file"),
+        (lambda mine: (mine / "dark" / "inner").mkdir(), r"dark/inner is a folder in a class folder"),
+        (lambda mine: (mine / "__MACOSX").mkdir(), r"__MACOSX holds no images"),
     ],
 )
 def test_an_unusable_folder_is_refused_by_name(mixed, root, spoil, message):
@@ -474,6 +502,204 @@ def test_a_target_trains_a_network(mixed):
         guess = net.eval()(target.test.x.float() / 255).argmax(1)
     assert guess.tolist() == target.test.y.tolist()
     assert target.classes == ("dark", "light")
+
+
+CLASSES = ("cat/1", "cat/2", "dog/1", "dog/2")
+LAYOUTS = {  # images of a data set (without ".png"), and what the refusal says
+    "split in capitals": ([f"{p}/{f}" for p in ("Train", "Test") for f in CLASSES], "'Test', 'Train' tell parts"),
+    "sets": ([f"{p}/{f}" for p in ("training_set", "test_set") for f in CLASSES], "'test_set', 'training_set' tell"),
+    "words": ([f"{p}/{f}" for p in ("training", "validation") for f in CLASSES], "merge a validation part into train/"),
+    "numbered": (["train2017/1", "train2017/2", "val2017/1", "val2017/2"], "'train2017', 'val2017' tell parts"),
+    "two domains": ([f"{p}{s}/{k}" for p in ("train", "test") for s in "AB" for k in (1, 2)], "'testA', 'testB'"),
+    "one of them": (["DEV-data/1", "DEV-data/2", "cat/1", "cat/2"], "'DEV-data' tell"),
+    "folds": (["fold_1/1", "fold_1/2", "fold_2/1", "fold_2/2"], "'fold_1', 'fold_2' tell"),
+    "flat split": (["train/1", "train/2", "test/1", "test/2"], r"train needs a folder for each of two classes .* none"),
+    "half a split": ([f"train/{f}" for f in CLASSES], "'train' tell parts"),
+    "three parts": ([f"{p}/{f}" for p in ("train", "valid", "test") for f in CLASSES], "'test', 'train', 'valid' tell"),
+    "a split and classes": ([*(f"{p}/{f}" for p in ("train", "test") for f in CLASSES), *CLASSES], "no other folder"),
+    "split in the classes": (
+        [f"{c}/{p}/{k}" for c in ("cat", "dog") for p in ("train", "test") for k in "12"],
+        "cat/te",
+    ),
+    "split in a split": ([f"{p}/{q}/1" for p in ("train", "test") for q in ("train", "test")], "'test', 'train' tell"),
+    "a wrapping folder": ([f"animals/{f}" for f in CLASSES], "animals/cat is a folder in a class folder"),
+    "deeper classes": ([*(f"animals/{f}" for f in CLASSES), "car/1", "car/2"], "animals/cat is a folder in a class"),
+    "masks beside": (["images/1", "images/2", "masks/1", "masks/2"], "'images', 'masks' tell parts"),
+    "annotations": (["JPEGImages/1", "JPEGImages/2", "Annotations/1", "Annotations/2"], "'Annotations', 'JPEGImages'"),
+    "masks in the classes": ([f"{c}/{p}/1" for c in ("cat", "dog") for p in ("img", "gt")], "cat/gt is a folder"),
+    "masks of a split": (
+        [f"{p}/{q}/1" for p in ("train", "test") for q in ("images", "ground_truth")],
+        "'ground_truth'",
+    ),
+    "other classes": ([*(f"train/{f}" for f in CLASSES), "test/cat/1", "test/cow/1"], "only one of them has 'cow'"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_that_is_not_documented_is_refused(root, layout):
+    files, words = LAYOUTS[layout]
+    for file in files:
+        save(root / "mine" / f"{file}.png", (3, 3), 9)
+    (root / "mine" / "labels.csv").write_text("file,label")
+    with pytest.raises(ValueError, match=words) as caught:
+        load("mine")
+    assert str(root / "mine") in str(caught.value)
+
+
+def test_class_names_that_only_look_like_parts(root):
+    for name in ("trains", "no_mask", "validator", "contest", "1"):
+        for k in range(2):
+            save(root / "mine" / name / f"{k}.png", (3, 3), 9)
+    assert load("mine").classes == ("1", "contest", "no_mask", "trains", "validator")
+
+
+def test_files_that_are_left_out_are_told(mixed, root, capsys):
+    for name in ("a.heic", "b.HEIC", "c.jfif", "without"):
+        (mixed / "dark" / name).write_bytes(b"?")
+    save(mixed / "preview.png", (3, 3), 9)
+    for clutter in ("Thumbs.db", ".DS_Store", "desktop.ini"):
+        (mixed / "dark" / clutter).write_bytes(b"?")
+    words = r"5 files left out \(2 \.heic, 1 beside the class folders, 1 \.jfif, 1 without a suffix\)"
+    with pytest.warns(UserWarning, match=rf"{mixed}: {words}; images must .*README\.md") as told:
+        load("mine")
+    assert len(told) == 1
+    load("mine")  # said once
+    assert cli.main(["data", "list"]) == 0
+    assert re.search(rf"mine +present .*as the files are, {words}", capsys.readouterr().out)
+
+
+def png16(colour: int, channels: int) -> bytes:
+    """A PNG of 4 x 4 pixels of 16 bits: of grey, RGB, grey with alpha or RGBA."""
+    rows = b"".join(b"\0" + np.full(4 * channels, 40000, ">u2").tobytes() for _ in range(4))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 4, 4, 16, colour, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def tiff16() -> bytes:
+    """A TIFF of 2 x 2 RGB pixels of 16 bits."""
+    tags = [(256, 2), (257, 2), (258, 122), (259, 1), (262, 2), (273, 128), (277, 3), (278, 2), (279, 24)]
+    entries = b"".join(struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + struct.pack("<3H", 16, 16, 16) + bytes(24)
+
+
+DEEP = {f"{colour}.png": png16(colour, channels) for colour, channels in ((0, 1), (2, 3), (4, 2), (6, 4))}
+DEEP |= {"rgb.tif": tiff16(), "rgb.ppm": b"P6 2 2 65535\n" + bytes(24), "grey.pgm": b"P5 2 2 1023\n" + bytes(8)}
+DEEP |= {"text.ppm": b"P3 1 1 4095\n1 2 3\n"}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_more_than_8_bits_a_channel_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(DEEP[name])
+    with pytest.raises(ValueError, match=rf"{name} cannot be used \(pixels of .*of more than 8 bits; save it with 8"):
+        folders.decode(tmp_path / name, 8)
+
+
+def test_fewer_than_8_bits_are_taken(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 2 3\n\x03\x03\x03\x03")
+    (tmp_path / "a.ppm").write_bytes(b"P3 1 1 255\n255 255 255\n")
+    bits = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 58, 0, 0, 54, 40, 1, 1, 1, 16, 0, 4, 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(bits + b"\xff\x7f\0\0")  # 16 bits a pixel, 5 a channel
+    for name in ("a.pgm", "a.ppm", "a.bmp"):
+        assert (folders.decode(tmp_path / name, 4) == 255).all()
+
+
+def bitmaps(where: Path) -> Path:
+    """Two classes of ten bmp files: all of one size and one time."""
+    for c, name in enumerate(("cat", "dog")):
+        for k in range(10):
+            save(where / name / f"{k}.bmp", (20, 20), 100 * c + k)
+            os.utime(where / name / f"{k}.bmp", (1.6e9, 1.6e9))
+    return where
+
+
+def swapped(mine: Path) -> None:
+    cat, dog, spare = mine / "cat" / "0.bmp", mine / "dog" / "0.bmp", mine.parent / "spare"
+    cat.rename(spare), dog.rename(cat), spare.rename(dog)
+
+
+def edited(mine: Path) -> None:
+    with (mine / "cat" / "0.bmp").open("r+b") as file:
+        file.seek(-400, os.SEEK_END)
+        file.write(bytes([77]) * 100)
+    os.utime(mine / "cat" / "0.bmp", (1.6e9, 1.6e9))
+
+
+def replaced(mine: Path) -> None:
+    save(mine.parent / "new.bmp", (20, 20), 77)
+    os.utime(mine.parent / "new.bmp", (1.6e9, 1.6e9))
+    (mine.parent / "new.bmp").rename(mine / "cat" / "0.bmp")
+
+
+def classes_swapped(mine: Path) -> None:
+    (mine / "cat").rename(mine.parent / "spare"), (mine / "dog").rename(mine / "cat")
+    (mine.parent / "spare").rename(mine / "dog")
+
+
+def linked(mine: Path) -> None:
+    mine.rename(mine.parent / "before")
+    other = bitmaps(mine.parent / "other")
+    swapped(other)
+    mine.symlink_to(other)
+
+
+@pytest.mark.parametrize("change", [swapped, edited, replaced, classes_swapped, linked])
+def test_a_change_that_keeps_names_sizes_and_times_is_seen(root, change):
+    mine = bitmaps(root / "mine")
+    before, known = load("mine"), named.fingerprint("mine")
+    change(mine)
+    after, now = load("mine"), named.fingerprint("mine")
+    assert known != now
+    assert sorted(before.train.x.mean((1, 2, 3), dtype=float)) != after.train.x.mean((1, 2, 3), dtype=float).tolist()
+
+
+def test_another_folder_of_data_is_another_set_and_equal_content_is_equal(root, monkeypatch):
+    bitmaps(root / "mine")
+    before, known = load("mine"), named.fingerprint("mine")
+    other = bitmaps(root.parent / "elsewhere" / "mine")
+    monkeypatch.setenv("RTKIT_DATA", str(other.parent))
+    assert named.fingerprint("mine") == known
+    swapped(other)
+    assert named.fingerprint("mine") != known
+    assert not torch.equal(load("mine").train.x, before.train.x)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="all names are UTF-8 there")
+def test_names_that_are_not_utf8_are_refused_in_words(root):
+    odd = os.fsdecode(b"caf\xe9")
+    save(root / "mine" / odd / "1.png", (3, 3), 9)
+    save(root / "ours" / "cat" / f"{odd}.png", (3, 3), 9)
+    save(root / odd / "cat" / "1.png", (3, 3), 9)
+    np.savez(root / "sound.npz", **arrays())
+    for name, words in (
+        ("mine", r"mine/caf\\udce9' is not UTF-8; rename it"),
+        ("ours", r"ours/cat/caf\\udce9.png' is not UTF-8"),
+        ("caf\\udce9", "is not UTF-8; rename the data set"),
+        (odd, "is not UTF-8; rename the data set"),
+        ("x", r"there are: caf\\udce9, mine, ours, sound$"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            load(name)
+        str(caught.value).encode()
+    command = [sys.executable, "-c", "from rtkit import cli; cli.main(['data', 'list'])"]
+    environment = os.environ | {"RTKIT_DATA": str(root), "PYTHONPATH": str(store.ROOT), "PYTHONUTF8": "1"}
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall("unusable .*is not UTF-8; rename", done.stdout)) == 3
+
+
+def test_a_name_of_the_kits_own_is_no_data_set(root, capsys):
+    for name in named.TAKEN:
+        np.savez(root / f"{name}.npz", **arrays())
+        with pytest.raises(ValueError, match=rf"{name}.*give the data set another name"):
+            load(name)
+    assert cli.main(["data", "list"]) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall("unusable .*give the data set another name", out)) == len(named.TAKEN)
 
 
 STAGED = os.environ.get("RTKIT_TEST_DATA")

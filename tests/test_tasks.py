@@ -1,10 +1,12 @@
 """Tasks by name: what a key holds of real images, and what source networks and targets get of a data set."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 
-from rtkit import presets, store, tasks
+from rtkit import lesson, presets, store, tasks
 from rtkit.data import pictures
 from rtkit.data.glyphs import World
 from rtkit.data.pictures import Pictures
@@ -131,6 +133,85 @@ def test_targets_of_either_world(root):
     assert len(tasks.target("digits", World(), 0).classes) == 10
     with pytest.raises(ValueError, match="'digits' is a target of the glyph world"):
         tasks.target("digits", WORLD, 0)
+
+
+class Anyway(NamedTuple):
+    """A cell that a study has without any data set of a reader's."""
+
+    target: str
+
+
+STUDY = [Anyway("source"), Anyway("digits"), Anyway("carried"), Anyway("digits:plain")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ((), ()),
+        ([], ()),
+        (None, ()),
+        ("learned", ("learned",)),
+        (["learned"], ("learned",)),
+        (("learned", "learned"), ("learned",)),
+        (np.array(["learned", "digits"]), ("learned",)),
+        (["digits", "carried", "digits"], ()),  # the study's own: nothing changes
+    ],
+)
+def test_a_readers_own_targets_are_names_that_the_study_has_not(root, asked, names):
+    found = tasks.own(asked, iter(STUDY))
+    assert found == names
+    assert all(type(name) is str for name in found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (0, r"targets must be names of data sets such as \[\"mydata\"\], got 0"),
+        (-1, "got -1"),
+        ([1], r"got \[1\]"),
+        (np.arange(2), r"got array\(\[0, 1\]\)"),
+        (["learned", None], "got "),
+        ("", "no data set is called ''"),
+        (["absent"], "no data set is called 'absent'"),
+        (["source"], "'source' is the kit's word for what a source network learned"),
+        (["greek"], "'greek' is a target of the glyph world"),  # a study's that is not this one
+        (["cue_conflict"], "no data set is called 'cue_conflict'"),
+    ],
+)
+def test_what_is_no_readers_own_target_is_refused(root, asked, words):
+    with pytest.raises(ValueError, match=words):
+        tasks.own(asked, STUDY)
+
+
+def test_a_study_that_lacks_its_data_leaves_that_to_its_cells(root):
+    def cells():
+        yield Anyway("digits")
+        raise ValueError("a data set is missing")
+
+    assert tasks.own(["carried"], cells()) == ("carried",)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "source"])
+def test_no_door_takes_a_data_set_for_a_thing_of_the_kits(root, name):
+    np.savez(root / f"{name}.npz", **marked(60, 3))
+    doors = [lambda world: tasks.target(name, world, 0), lambda world: tasks.sizes((20,), name, world, 0)]
+    doors += [lambda _: tasks.own([name], [Anyway(name)])]
+    if name != "source":  # which is what a cell of the source network itself says
+        doors += [lambda world: tasks.fingerprints(world, name)]
+    for world in (World(), WORLD):
+        for door in doors:
+            with pytest.raises(ValueError, match=rf"{name}: '{name}' is .*; give the data set another name"):
+                door(world)
+
+
+@pytest.mark.parametrize("number", ["01", "03", "04", "05"])
+def test_the_grids_refuse_a_data_set_called_like_a_thing_of_the_kits(root, number):
+    cells = lesson.execute(lesson.path(number), {}, lesson.GRID)["cells"]
+    for name in ("digits", "source"):
+        np.savez(root / f"{name}.npz", **marked(60, 3))
+        with pytest.raises(ValueError, match="give the data set another name"):
+            list(cells(presets.get("smoke"), 0, [name]))
+        (root / f"{name}.npz").unlink()
 
 
 def test_sizes_that_fit(root):

@@ -102,8 +102,9 @@ def get(name: str) -> Path:
 def _facts(path: Path) -> str:
     """Images, classes and their size in pixels; of arrays only the headers are read."""
     if path.is_dir():
-        classes, parts = folders.scan(path)
-        train, test, size = len(parts["train"]), len(parts["test"]), "as the files are"
+        classes, parts, left = folders.scan(path)
+        train, test = len(parts["train"]), len(parts["test"])
+        size = ", ".join(filter(None, ["as the files are", folders.left_out(left)]))
     else:
         shapes = {}
         try:
@@ -128,7 +129,7 @@ def listing() -> list[tuple[str, str, str]]:
     for name in named.names():
         try:
             rows.append((name, "present", _facts(named.find(name))))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             rows.append((name, "unusable", str(error)))
     for name, (_, classes) in named.TORCHVISION.items():
         if name not in named.names():

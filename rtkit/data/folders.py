@@ -1,12 +1,35 @@
 """A folder of images, one inner folder a class: which files it holds, and how one becomes a square of pixels."""
 
 import hashlib
+import multiprocessing
+import re
+import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+CLUTTER = {"thumbs.db", "desktop.ini"}  # hidden files of Windows
+# Folders whose names consist of such words say what part of a data set they hold, not what their images show.
+_PARTS = "train(?:ing|ed)?|trn|test(?:ing|s)?|tst|val(?:id|idation)?|vld|dev(?:el|elopment)?|eval(?:uation)?|h[eo]ldout"
+_PARTS += "|folds?|splits?|unlabell?ed|unsup(?:ervised)?|images?|imgs?|jpe?gs?|masks|labels?|annot(?:ation)?s?"
+_PARTS += "|groundtruth"
+_BESIDE = "[abxy]|my|the|mini|small|full|old|new|public|private|final|official|data|sets?|part|samples?|files?"
+_PART = re.compile(f"(?:{_BESIDE})*(?:{_PARTS})(?:{_BESIDE}|{_PARTS})*")
+
+
+def _is_part(name: str) -> bool:
+    """Whether a folder's name is that of a split or of annotations, in any spelling: "Test_Set", "val-images2"."""
+    return bool(_PART.fullmatch(re.sub(r"[\W\d_]", "", name.casefold())))
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether the pixels of a file are of more than 8 bits a channel; Pillow reads many such files as 8 bits."""
+    raw = [(tile[0], tile[3]) for tile in getattr(image, "tile", ())]
+    many = (codec.startswith("ppm") and found[1] > 255 for codec, found in raw)  # the largest value of a ppm file
+    return image.mode[0] in "IF" or any(re.search(r";16[BLN]", str(found)) for _, found in raw) or any(many)
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
@@ -20,8 +43,8 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     Raises:
         ValueError: its pixels are not of 8 bits.
     """
-    if image.mode[0] in "IF":
-        raise ValueError(f"pixels of mode {image.mode!r}; save it with 8 bits a channel")
+    if _deep(image):
+        raise ValueError(f"pixels of mode {image.mode!r}, of more than 8 bits; save it with 8 bits a channel")
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -29,19 +52,67 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     image, edge = image.convert("RGB"), min(image.size)
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
     cut = image.crop((left, top, left + edge, top + edge))  # first, so that a long thin image stays cheap
-    return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR))
+    return np.array(cut.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _subfolders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+def _inside(path: Path) -> tuple[list[Path], list[Path], Counter]:
+    """What a folder holds beside hidden files: folders, images, and the number of other files by kind."""
+    folders, images, others = [], [], Counter()
+    for entry in sorted(path.iterdir()):
+        if entry.name.startswith(".") or entry.name.lower() in CLUTTER:
+            continue
+        if readable(entry.name) != entry.name:
+            raise ValueError(f"the name {str(entry)!r} is not UTF-8; rename it")
+        if entry.is_dir():
+            folders.append(entry)
+        elif entry.suffix.lower() in SUFFIXES:
+            images.append(entry)
+        else:
+            others[entry.suffix.lower() or "without a suffix"] += 1
+    return folders, images, others
 
 
-def _images(path: Path) -> list[Path]:
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    found = [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    if not found:
-        raise ValueError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))}); add some, or remove the folder")
-    return found
+def readable(name: str) -> str:
+    """A name that can be printed: itself, or with backslashes where it is not UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def classes(path: Path) -> tuple[dict[str, list[Path]], Counter]:
+    """The images of each class folder by its name, and how many files are left out, by kind; opens none.
+
+    Raises:
+        ValueError: a class folder has no images, a folder in it, or the name of a split or of annotations.
+    """
+    folders, loose, _ = _inside(path)
+    parts = [folder.name for folder in folders if _is_part(folder.name)]
+    if parts:
+        raise ValueError(
+            f"{path}: the names {', '.join(map(repr, parts))} tell parts of a data set, not classes. A split is the "
+            "folders train/ and test/, so spelled, with the same class folders in both and no other folder beside "
+            "them: merge a validation part into train/, move the rest away. A class needs another name"
+        )
+    found, left = {}, Counter({"beside the class folders": len(loose)})
+    for folder in folders:
+        inner, images, others = _inside(folder)
+        if inner:
+            raise ValueError(f"{inner[0]} is a folder in a class folder, which holds images only; move or remove it")
+        if not images:
+            raise ValueError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); add some, or remove it")
+        found[folder.name], left = images, left + others
+    return found, +left
+
+
+def left_out(left: Counter) -> str:
+    """How many files are left out, and of which kinds: "3 files left out (2 .heic, 1 without a suffix)"."""
+    kinds = ", ".join(f"{n} {kind}" for kind, n in left.most_common())
+    return f"{left.total()} file{'s' * (left.total() > 1)} left out ({kinds})" if left else ""
+
+
+def warn(path: Path, left: Counter) -> None:
+    """Warn of the files of a folder that are left out, but not once more in every worker."""
+    if left and multiprocessing.current_process().name == "MainProcess":
+        remedy = "images must lie in class folders, as png, jpg or another format of data/README.md"
+        warnings.warn(f"{path}: {left_out(left)}; {remedy}", stacklevel=2)
 
 
 def holdout(files: list[str]) -> np.ndarray:
@@ -56,35 +127,40 @@ def holdout(files: list[str]) -> np.ndarray:
     return out
 
 
-def scan(path: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Path, int]]]]:
-    """The classes of an image folder, and the file and label of every image of "train" and "test"; opens none.
+def scan(path: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Path, int]]], Counter]:
+    """The classes of an image folder, the file and label of every image of "train" and "test", and what is left out.
 
     Raises:
-        ValueError: fewer than two classes, a class without images, or train/ and test/ that do not match.
+        ValueError: it has none of the two layouts of data/README.md; the message names the folder and the remedy.
     """
-    parts = {part: path / part for part in ("train", "test")}
-    divided = {part for part, inner in parts.items() if inner.is_dir() and _subfolders(inner)}
-    if len(divided) == 1:
-        raise ValueError(f"{path} has class folders in {divided.pop()}/ only; there must be both train/ and test/")
-    inside = {part: [child.name for child in _subfolders(parts[part] if divided else path)] for part in parts}
-    classes = inside["train"]
-    odd = sorted(set(classes) ^ set(inside["test"]))
+    first, loose, _ = _inside(path)
+    divided = [folder.name for folder in first] == ["test", "train"]
+    if divided:
+        sides = {part: classes(path / part) for part in ("train", "test")}
+    else:
+        sides = dict.fromkeys(("train", "test"), classes(path))
+    names, tested = (tuple(found) for found, _ in sides.values())
+    odd = sorted(set(names) ^ set(tested))
     if odd:
         raise ValueError(f"{path}: train/ and test/ must have the same classes, but only one of them has {odd[0]!r}")
-    if len(classes) < 2:
-        raise ValueError(f"{path} needs a folder for each of two classes or more, it has {classes or 'none'}")
+    if len(names) < 2:
+        where = path / "train" if divided else path
+        raise ValueError(f"{where} needs a folder for each of two classes or more, it has {list(names) or 'none'}")
     out = {"train": [], "test": []}
-    for label, name in enumerate(classes):
+    for label, name in enumerate(names):
         if divided:
-            for part in parts:
-                out[part] += [(file, label) for file in _images(parts[part] / name)]
+            for part, (found, _) in sides.items():
+                out[part] += [(file, label) for file in found[name]]
             continue
-        files = _images(path / name)
+        files = sides["train"][0][name]
         if len(files) < 2:
             raise ValueError(f"{path / name} holds one image; a class needs one to train on and one to test on")
         for file, test in zip(files, holdout([file.name for file in files]), strict=True):
             out["test" if test else "train"].append((file, label))
-    return tuple(classes), out
+    left = sides["train"][1]
+    if divided:
+        left = left + sides["test"][1] + Counter({"beside the class folders": len(loose)})
+    return names, out, left
 
 
 def decode(file: Path, size: int) -> np.ndarray:

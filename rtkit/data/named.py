@@ -1,8 +1,8 @@
 """Real images by name: an npz file or a folder of images under data/, as one uint8 tensor of one size.
 
 A data set `NAME` is `data/NAME.npz`, or else the folder `data/NAME/`; data/README.md gives the layouts exactly. A
-folder is decoded once, to a file under runs/data whose key holds the names, sizes and times of all images. Nothing
-here downloads anything: that is `rtkit data get NAME`, in `rtkit.data.downloads`.
+folder is decoded once, to a file under runs/data whose key holds what the disk knows of all images: names, sizes,
+times, inodes. Nothing here downloads anything: that is `rtkit data get NAME`, in `rtkit.data.downloads`.
 """
 
 import hashlib
@@ -38,6 +38,8 @@ TORCHVISION = {
 DOWNLOADS = "torchvision"  # what torchvision downloaded
 # What lies beside the data sets and is none: downloads, networks, stimuli, a test set alone.
 RESERVED = (DOWNLOADS, "checkpoints", "cue_conflict", "cifar10_1")
+# What a frame calls things of the kit's own: targets of the glyph world, and the task of a source network.
+TAKEN = (*NAMES, "source")
 _CHUNK = 1000  # images resized at a time
 
 
@@ -47,25 +49,28 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """The data sets that are there, sound or not."""
+    """The data sets that are there, sound or not; in a name that is not UTF-8, backslashes say what is odd."""
     found = [path for path in folder().glob("*") if not path.name.startswith(".")]
     known = {path.name if path.is_dir() else path.stem for path in found if path.is_dir() or path.suffix == ".npz"}
-    return sorted(known.difference(RESERVED))
+    return sorted(folders.readable(name) for name in known.difference(RESERVED))
 
 
 def find(name: str) -> Path:
     """The npz file, or else the folder, of a data set.
 
     Raises:
-        ValueError: there is neither; the message says how to get it, and what is there. Or its name is that of a target
-            of the glyph world.
+        ValueError: there is neither; the message says how to get it, and what is there. Or its name is one of `TAKEN`,
+            or not UTF-8.
     """
-    here, present = folder(), names()
-    if name in NAMES:
-        raise ValueError(f"{here / name}: {name!r} is a target of the glyph world; give the data set another name")
+    here, present, name = folder(), names(), folders.readable(name)
+    if name in TAKEN:
+        what = "a target of the glyph world" if name in NAMES else "the kit's word for what a source network learned"
+        raise ValueError(f"{here / name}: {name!r} is {what}; give the data set another name")
     if name in present:
-        file = here / f"{name}.npz"
-        return file if file.is_file() else here / name
+        found = next((path for path in (here / f"{name}.npz", here / name) if path.exists()), None)
+        if not found:
+            raise ValueError(f"{here}: the name {name!r} is not UTF-8; rename the data set")
+        return found
     get = f"`rtkit data get {name}` downloads it, or " if name in TORCHVISION else ""
     raise ValueError(
         f"no data set is called {name!r}: {get}put {name}.npz or a folder {name}/ of images into {here} "
@@ -90,8 +95,10 @@ def _squares(x: np.ndarray, size: int) -> torch.Tensor:
 
 
 def _read_folder(path: Path, size: int, stamp: str) -> dict[str, np.ndarray]:
+    classes, parts, left = folders.scan(path)
+    folders.warn(path, left)
+
     def decode():
-        classes, parts = folders.scan(path)
         arrays = {"classes": np.array(classes)}
         for part, files in parts.items():
             arrays[f"x_{part}"] = np.stack([folders.decode(file, size) for file, _ in files])
@@ -107,12 +114,18 @@ def _read_folder(path: Path, size: int, stamp: str) -> dict[str, np.ndarray]:
 
 
 def _stamp(path: Path, size: int) -> str:
-    """What a data set on disk is told by: the names, sizes and times of its files, and the code that reads them."""
-    files = [path]
+    """What a data set on disk is told by: what the disk knows of its files, and the code that reads them."""
+    files, facts = [path], []
     if path.is_dir():
         files = [file for part in folders.scan(path)[1].values() for file, _ in part]
-    facts = [[str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return store.key({"files": facts, "size": size}, code(_read_folder))
+    for file in files:
+        try:
+            now = file.stat()
+        except OSError as error:
+            raise ValueError(f"{file} cannot be used ({error.strerror}); repair or remove it") from error
+        known = (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev)
+        facts.append((str(file.relative_to(path)), *known))
+    return store.key({"folder": repr(path.resolve()), "files": facts, "size": size}, code(_read_folder))
 
 
 @lru_cache(maxsize=8)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtkit.data import named
-from rtkit.data.glyphs import Images
+from rtkit.data.glyphs import Images, whole
 from rtkit.data.targets import POOL, TEST, VALIDATION, Target
 
 
@@ -16,7 +16,7 @@ class Pictures:
     Args:
         name: the data set that source networks learn, "" where they come trained.
         size: height and width of all images, in pixels.
-        pool, validation, test: images of a target, at most; see `target`.
+        pool, validation, test: images of a target, see `target`.
         eps: l-infinity radius within which its source networks are attacked, for pixels in [0, 1].
     """
 
@@ -35,12 +35,12 @@ def source(world: Pictures, n: int, seed: int, split: str = "train") -> Images:
         split: "train", redrawn by each seed; "held_out", train images from the other end of the same order; "test".
 
     Raises:
-        ValueError: see `named.arrays`; or the set has fewer images than asked for.
+        ValueError: see `named.arrays`; or the set has fewer images than asked for, or n is no number of images.
     """
     arrays = named.arrays(world.name, world.size)
     part = "test" if split == "test" else "train"
     y = arrays[f"y_{part}"]
-    if n > len(y):
+    if whole("n", n) > len(y):
         raise ValueError(f"{named.find(world.name)} has {len(y)} {part} images, {n} were asked for; ask for fewer")
     order = np.random.default_rng([seed, 17]).permutation(len(y))
     rank = np.empty(len(y), int)  # how many of its own class come before it
@@ -76,30 +76,27 @@ def target(
     has too few for both, a part of them in the asked proportion validates; where the set has too few, sizes shrink.
 
     Args:
-        pool, validation, test: how many images to draw, at most.
+        pool, validation, test: how many images to draw, at most; but where there are many classes, two of each.
 
     Raises:
         ValueError: see `named.arrays`; or a class would get fewer than two images in one of the three.
     """
     arrays, rng = named.arrays(name, size), np.random.default_rng([seed, 16])
     classes = len(arrays["classes"])
+    asked = {"pool": pool, "validation": validation, "test": test}
+    pool, validation, test = (max(whole(part, n), 2 * classes) for part, n in asked.items())
     there = {part: np.bincount(arrays[f"y_{part}"], minlength=classes) for part in ("train", "test")}
     share = np.maximum(2, there["train"] * validation // max(1, pool + validation))
     counts = {"validation": _evenly(np.minimum(share, there["train"]), validation, rng)}
     counts["pool"] = _evenly(there["train"] - counts["validation"], pool, rng)
     counts["test"] = _evenly(there["test"], test, rng)
-    for part, asked in (("pool", pool), ("validation", validation), ("test", test)):
+    for part in asked:
         least = int(counts[part].argmin())
         if counts[part][least] < 2:
-            remedy = (
-                f"ask for {part} >= {2 * classes}"
-                if asked < 2 * classes
-                else f"the set needs four train and two test images of every class, it has {there['train'][least]} "
-                f"and {there['test'][least]} of this one: add some, or leave the class out"
-            )
             raise ValueError(
-                f"{named.find(name)}: class {str(arrays['classes'][least])!r} would get {counts[part][least]} "
-                f"{part} images of {asked}, it needs two; {remedy}"
+                f"{named.find(name)}: class {str(arrays['classes'][least])!r} would get {counts[part][least]} {part} "
+                "images, it needs two; the set needs four train and two test images of every class, it has "
+                f"{there['train'][least]} and {there['test'][least]} of this one: add some, or leave the class out"
             )
     index = {"pool": [], "validation": [], "test": []}
     for k in range(classes):

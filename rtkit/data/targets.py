@@ -53,11 +53,10 @@ class Target:
             (n,) int64, indices into `pool`.
 
         Raises:
-            ValueError: n is below one per class or above the pool.
+            ValueError: n is below one per class, above the pool, or no whole number.
         """
         classes = len(self.classes)
-        if not classes <= n <= len(self.pool):
-            raise ValueError(f"n_train must lie between {classes} and {len(self.pool)}, got {n}")
+        n = glyphs.whole("n_train", n, classes, len(self.pool))
         order = np.random.default_rng([seed, 10]).permutation(len(self.pool))
         labels = self.pool.y.numpy()[order]
         rank = np.empty(len(order), int)  # how many of its own class come before it
