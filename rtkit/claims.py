@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from rtkit.frames import EVERYTHING, POINTS
+
+_RANGES = {"points": POINTS, "grey levels": (-255, 255)} | dict.fromkeys(("correlation", "rank correlation"), (-1, 1))
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -24,6 +28,11 @@ class Claim:
     fidelity: str
     study: str
     untestable: str = ""
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Between what numbers an effect in this unit must lie, where it does not know better itself."""
+        return _RANGES.get(self.unit, EVERYTHING)
 
 
 @dataclass(frozen=True)

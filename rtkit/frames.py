@@ -10,6 +10,11 @@ import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
+EVERYTHING, POINTS = (-math.inf, math.inf), (-100, 100)
+# Between what the values of a metric lie; those that are not named here are shares.
+_RANGES = dict.fromkeys(("generalisation_gap", "lds", "loo_pearson"), (-1, 1))
+_RANGES |= dict.fromkeys(("loo_error", "self_check_warnings", "train_loss"), (0, math.inf))
+_RANGES |= dict.fromkeys(("removal_measured", "removal_predicted"), EVERYTHING)
 
 
 class Missing(LookupError):
@@ -18,6 +23,43 @@ class Missing(LookupError):
 
 class OutOfRange(ValueError):
     """Two things that an effect compares have no common range in a replicate."""
+
+
+class Ranged(float):
+    """A number that knows between which others it must lie, as do its sums, differences and whole multiples.
+
+    Any other arithmetic, numpy's among it, makes a plain number of it.
+    """
+
+    def __new__(cls, value: float, low: float = -math.inf, high: float = math.inf):
+        self = super().__new__(cls, value)
+        self.low, self.high = low, high
+        return self
+
+    def __add__(self, other):
+        if not isinstance(other, Ranged | int):
+            return float(self) + other
+        low, high = (other.low, other.high) if isinstance(other, Ranged) else (other, other)
+        return Ranged(float(self) + float(other), self.low + low, self.high + high)
+
+    def __neg__(self):
+        return Ranged(-float(self), -self.high, -self.low)
+
+    def __sub__(self, other):
+        return self + -other
+
+    def __rsub__(self, other):
+        return -self + other
+
+    def __mul__(self, other):
+        found = float(self) * other
+        return Ranged(found, *sorted((self.low * other, self.high * other))) if isinstance(other, int) else found
+
+    def __truediv__(self, other):
+        found = float(self) / other
+        return Ranged(found, *sorted((self.low / other, self.high / other))) if isinstance(other, int) else found
+
+    __radd__, __rmul__ = __add__, __mul__
 
 
 @dataclass(frozen=True)
@@ -46,7 +88,13 @@ def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
     return frame[functools.reduce(operator.and_, kept)] if kept else frame
 
 
-def mean(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> float:
+def _percent(frame: pd.DataFrame) -> tuple[float, float]:
+    """Between what percentages a mean of these rows must lie; anything, where a value is not what its metric says."""
+    low, high = zip(*(_RANGES.get(name, (0, 1)) for name in frame.metric.unique()), strict=True)
+    return (100 * min(low), 100 * max(high)) if frame.value.between(min(low), max(high)).all() else EVERYTHING
+
+
+def mean(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> Ranged:
     """Mean of a metric over all matching rows (see `pick`), in percent.
 
     Raises:
@@ -55,10 +103,10 @@ def mean(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> float:
     found = pick(frame, metric=metric, **where)
     if not len(found):
         raise Missing(f"no {metric} at {where}")
-    return 100 * found.value.mean()
+    return Ranged(100 * found.value.mean(), *_percent(found))
 
 
-def lead(frame: pd.DataFrame, first: dict | str = "robust", second: dict | str = "standard", **where) -> float:
+def lead(frame: pd.DataFrame, first: dict | str = "robust", second: dict | str = "standard", **where) -> Ranged:
     """Mean of the first arm minus that of the second, in points. An arm is a dict of columns, or a value of `arm`."""
     first, second = ({"arm": arm} if isinstance(arm, str) else arm for arm in (first, second))
     return mean(frame, **where | first) - mean(frame, **where | second)
@@ -77,8 +125,13 @@ def odds(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> float:
     return log_odds((found.value * found.n_test).sum(), found.n_test.sum())
 
 
-def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVERYTHING) -> Interval:
     """Student's t interval of the mean over replicates; a single replicate leaves it unbounded.
+
+    It ends where the mean cannot lie, and so holds the true one no less often: at the range that `Ranged` values know.
+
+    Args:
+        within: the range of values that know none.
 
     Raises:
         ValueError: there are no values.
@@ -91,7 +144,9 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interva
         return Interval(center, -math.inf, math.inf, 1)
     spread = math.sqrt(math.fsum((value - center) ** 2 for value in values) / (n - 1) / n)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
-    return Interval(center, center - half, center + half, n)
+    ends = [(value.low, value.high) if isinstance(value, Ranged) else within for value in values]
+    least, most = min(center, *(low for low, _ in ends)), max(center, *(high for _, high in ends))
+    return Interval(center, max(center - half, least), min(center + half, most), n)
 
 
 def by_seed(frame: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> pd.Series:
@@ -99,9 +154,9 @@ def by_seed(frame: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> pd.S
     return pd.Series({int(seed): value(part) for seed, part in frame.groupby("seed")}, dtype=float).rename_axis("seed")
 
 
-def over_seeds(frame: pd.DataFrame, value: Callable, confidence: float = CONFIDENCE) -> Interval:
-    """The interval of `value(frame of one replicate)` over the replicates."""
-    return interval([value(part) for _, part in frame.groupby("seed")], confidence)
+def over_seeds(frame: pd.DataFrame, value: Callable, confidence: float = CONFIDENCE, within=EVERYTHING) -> Interval:
+    """The `interval` of `value(frame of one replicate)` over the replicates."""
+    return interval([value(part) for _, part in frame.groupby("seed")], confidence, within)
 
 
 def per_replicate(frame: pd.DataFrame, *by: str) -> pd.DataFrame:
@@ -109,12 +164,14 @@ def per_replicate(frame: pd.DataFrame, *by: str) -> pd.DataFrame:
 
     Rows of one replicate within a group (several targets, say) are averaged first.
     """
-    return frame.groupby([*by, "seed"], as_index=False).value.mean().assign(percent=lambda table: 100 * table.value)
+    found = frame.groupby([*by, "seed"], as_index=False).value.mean().assign(percent=lambda table: 100 * table.value)
+    found.attrs = frame.attrs | ({"percent": _percent(frame)} if "metric" in frame and len(frame) else {})
+    return found
 
 
-def t95(values: pd.Series) -> tuple[float, float]:
+def t95(values: pd.Series, within: tuple[float, float] = EVERYTHING) -> tuple[float, float]:
     """The 95 % t interval as seaborn's `errorbar` wants it; nothing to draw for a single replicate."""
-    found = interval(list(values))
+    found = interval(list(values), within=within)
     return (found.low, found.high) if math.isfinite(found.low) else (math.nan, math.nan)
 
 
@@ -128,12 +185,13 @@ def paired(frame: pd.DataFrame, *by: str, arm: str = "arm", first="robust", seco
 def control(name: str, must: str, frame: pd.DataFrame, value: Callable, confidence: float = CONFIDENCE) -> Control:
     """Check `value` over the replicates against "> 0", "< 10", ">= 90", "<= 1", "= 0", or "shown", which stops nothing.
 
-    ">" and "<" ask it of the whole interval, ">=", "<=" and "=" of the mean.
+    Values that know no range are taken for differences in points. ">" and "<" ask it of the whole interval, ">=", "<="
+    and "=" of the mean.
 
     Raises:
         Missing: the frame lacks what it needs; ValueError: `must` is none of these.
     """
-    found = over_seeds(frame, value, confidence)
+    found = over_seeds(frame, value, confidence, POINTS)
     if must == "shown":
         return Control(name, must, True, found)
     word, _, number = must.partition(" ")

@@ -22,13 +22,13 @@ def decide(parts: Sequence[Part]) -> str:
     return "inconclusive"
 
 
-def parts(effect: Effect, replicates: Sequence[pd.DataFrame], margin: float) -> list[Part]:
-    """The parts of an effect over the frames of the replicates; `margin` is for those that name none of their own."""
+def parts(effect: Effect, replicates: Sequence[pd.DataFrame], claim: Claim) -> list[Part]:
+    """The parts of an effect over the frames of the replicates, with the claim's margin where they name none."""
     found = [effect(part) for part in replicates]
     found = [value if isinstance(value, Mapping) else {"": value} for value in found]
-    pairs = [{name: v if isinstance(v, tuple) else (v, margin) for name, v in value.items()} for value in found]
-    shown = {name: (frames.interval([pair[name][0] for pair in pairs]), pairs[0][name][1]) for name in pairs[0]}
-    return [Part(name, at.effect, at.low, at.high, limit) for name, (at, limit) in shown.items()]
+    pairs = [{name: v if isinstance(v, tuple) else (v, claim.margin) for name, v in value.items()} for value in found]
+    shown = {name: frames.interval([pair[name][0] for pair in pairs], within=claim.range) for name in pairs[0]}
+    return [Part(name, at.effect, at.low, at.high, pairs[0][name][1]) for name, at in shown.items()]
 
 
 def judge(
@@ -62,7 +62,7 @@ def judge(
         return Verdict(*facts, tuple(found))
 
     try:
-        found = parts(effect, replicates, claim.margin)
+        found = parts(effect, replicates, claim)
     except Missing:
         return verdict("not_judged", "not_run")
     except OutOfRange as error:
@@ -130,4 +130,4 @@ class Judge:
             found = found[part] if part else found
             return found[0] if isinstance(found, tuple) else found
 
-        return frames.over_seeds(self.main, value)
+        return frames.over_seeds(self.main, value, within=get(name).range)

@@ -1,6 +1,7 @@
 """Figures: seaborn with the judge's own intervals and the kit's labels. Nothing here computes or imports torch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 from rtkit import labels, say
 from rtkit.claims import Verdict
-from rtkit.frames import t95
+from rtkit.frames import EVERYTHING, POINTS, t95
 from rtkit.labels import COLOURS
 
 GREY = "#7F7F7F"
@@ -75,6 +76,11 @@ def _labelled(shown: pd.DataFrame, *columns: str | None) -> pd.DataFrame:
     return labels.named(shown, *(name for name in dict.fromkeys(columns) if name and shown[name].dtype != float))
 
 
+def _bars(shown: pd.DataFrame, y: str) -> Callable:
+    """The judge's interval for `errorbar`: percentages end where they must, and differences of them at 100 points."""
+    return partial(t95, within=shown.attrs.get("percent", POINTS) if y == "percent" else EVERYTHING)
+
+
 def lines(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, ticks=True, log=False, **labelled):
     """Means over replicates with the judge's 95 % intervals, as lines: `seaborn.relplot`, a panel for each `col`.
 
@@ -86,11 +92,11 @@ def lines(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, tick
     Returns:
         The `seaborn.FacetGrid`.
     """
+    bars = {"errorbar": _bars(shown, y), "err_style": "bars", "err_kws": {"capsize": 3}}
     shown, options = _labelled(shown, hue, col), {"height": 3.8, "aspect": 1.15} | labelled
     words = {key: options.pop(key) for key in ("xlabel", "ylabel", "ylim", "title") if key in options}
     colours, markers = labels.looks(shown[hue].cat.categories if hasattr(shown[hue], "cat") else shown[hue].unique())
     series = {"hue": hue, "style": hue, "palette": colours, "markers": markers, "dashes": False, "col": col}
-    bars = {"errorbar": t95, "err_style": "bars", "err_kws": {"capsize": 3}}
     grid = sns.relplot(shown, kind="line", x=x, y=y, **(series | bars | options))
     for ax in grid.axes.flat:
         if log:
@@ -107,6 +113,7 @@ def points(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, zer
 
     Args and value as `lines`; `x` may be any column, also of words, and `zero` draws a line at y = 0.
     """
+    bars = {"errorbar": _bars(shown, y), "linestyle": "none", "capsize": 0.05, "err_kws": {"linewidth": 2}}
     shown, options = _labelled(shown, hue, col, x), {"height": 3.8, "aspect": 1.3, "dodge": 0.35} | labelled
     words = {key: options.pop(key) for key in ("xlabel", "ylabel", "ylim", "title") if key in options}
     if hue:
@@ -116,7 +123,6 @@ def points(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, zer
         options["dodge"] = len(kinds) > 1 and options["dodge"]  # seaborn divides by their number less one
     else:
         options |= {"dodge": False, "color": labels.WHEEL[0]}
-    bars = {"errorbar": t95, "linestyle": "none", "capsize": 0.05, "err_kws": {"linewidth": 2}}
     grid = sns.catplot(shown, kind="point", x=x, y=y, hue=hue, col=col, **bars, **options)
     if zero:
         for ax in grid.axes.flat:
@@ -141,10 +147,10 @@ def ladder(shown: pd.DataFrame, x: str, *, y: str = "percent", ax: Axes | None =
     Args:
         shown: one row per replicate and step; words: for `Axes.set`.
     """
-    shown, ax = _labelled(shown, x), axes(ax, (7, 4.2))
+    bars, shown, ax = _bars(shown, y), _labelled(shown, x), axes(ax, (7, 4.2))
     sns.lineplot(shown, x=x, y=y, units="seed", estimator=None, color="#BBBBBB", lw=1.2, ax=ax, legend=False)
     look = {"color": COLOURS["robust"], "marker": "D", "linestyle": "none", "capsize": 0.06, "zorder": 3}
-    sns.pointplot(shown, x=x, y=y, errorbar=t95, ax=ax, err_kws={"linewidth": 2}, **look)
+    sns.pointplot(shown, x=x, y=y, errorbar=bars, ax=ax, err_kws={"linewidth": 2}, **look)
     ax.set(**{"xlabel": "", "ylabel": "%"} | words)
     return ax
 
@@ -176,8 +182,8 @@ def magnified(delta):
     Shape:
         (N, 3, H, W) -> the same, in [0, 1].
     """
-    largest = delta.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
-    return 0.5 + 0.5 * delta / largest
+    largest = delta.abs().amax((1, 2, 3), keepdim=True)
+    return 0.5 + 0.5 * delta / largest.where(largest > 0, 1)
 
 
 def top_classes(chances, classes: Sequence[str], label: int, ax: Axes | None = None) -> Axes:

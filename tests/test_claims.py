@@ -1,13 +1,16 @@
 """The judge: its arithmetic, its refusals, and how often it errs when there is nothing to find."""
 
+import copy
 import math
+import pickle
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from rtkit import claims, frames, say
+from rtkit import claims, frames, plots, say
 from rtkit.claims import Part
 from rtkit.frames import Interval, Missing, OutOfRange, interval
 from rtkit.judge import Judge, decide, judge
@@ -233,3 +236,97 @@ def test_power_of_the_judge_matches_its_figure():
     expected = stats.nct.sf(stats.t.ppf(0.975, 4), 4, 1.7 * 5**0.5)
     assert rate == pytest.approx(expected, abs=0.025)
     assert expected == pytest.approx(0.8, abs=0.03)
+
+
+NEAR_ENDS = pd.DataFrame(
+    [
+        {"metric": metric, "arm": arm, "seed": seed, "value": value}
+        for metric, arm, values in (
+            ("clean_accuracy", "robust", (1.0, 0.98, 0.6)),
+            ("clean_accuracy", "standard", (0.0, 0.3, 0.02)),
+            ("generalisation_gap", "robust", (0.9, -0.2, 0.95)),
+            ("loo_pearson", "robust", (0.99, 0.7, 1.0)),
+            ("self_check_warnings", "robust", (3, 0, 1)),
+            ("removal_measured", "robust", (-4.0, 9.0, 2.0)),
+        )
+        for seed, value in enumerate(values)
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [
+        (lambda f: frames.mean(f, arm="robust"), None, 100),
+        (lambda f: frames.mean(f, arm="standard"), 0, None),
+        (lambda f: frames.lead(f), None, 100),
+        (lambda f: -frames.lead(f), -100, None),
+        (lambda f: 2 * frames.lead(f) - frames.lead(f, "standard", "robust"), None, 300),
+        (lambda f: sum([frames.lead(f), frames.lead(f)]) / 2, None, 100),
+        (lambda f: min(frames.mean(f, arm="robust"), frames.mean(f, arm="standard")), 0, None),
+        (lambda f: 100 - frames.mean(f, arm="standard"), None, 100),
+        (lambda f: frames.mean(f, "generalisation_gap"), -100, 100),
+        (lambda f: frames.mean(f, "loo_pearson"), None, 100),
+        (lambda f: frames.mean(f, "self_check_warnings"), 0, None),
+        (lambda f: frames.mean(f, "removal_measured"), None, None),
+        (lambda f: frames.mean(f.assign(value=f.value - 5), arm="robust"), None, None),  # no shares any more
+    ],
+)
+def test_an_interval_ends_where_its_statistic_does(value, low, high):
+    found, plain = frames.over_seeds(NEAR_ENDS, value), interval(frames.by_seed(NEAR_ENDS, value).tolist())
+    assert found.effect == plain.effect
+    assert found.low == (plain.low if low is None else low) >= plain.low
+    assert found.high == (plain.high if high is None else high) <= plain.high
+
+
+def test_arithmetic_with_ranges_changes_no_number():
+    a, b = frames.Ranged(0.1 + 0.2, 0, 1), frames.Ranged(0.7, 0, 1)
+    for found, plain in ((a + b, 0.3 + 4e-17 + 0.7), (a - b, 0.1 + 0.2 - 0.7), (3 * a, 3 * (0.1 + 0.2)), (a / 3, 0.1)):
+        assert float(found) == pytest.approx(plain)
+        assert type(found) is frames.Ranged
+    assert float(a - b) == (0.1 + 0.2) - 0.7
+    assert ((a - b).low, (a - b).high, (1 - a).low, (1 - a).high, (a / -2).low) == (-1, 1, 0, 1, -0.5)
+    assert [type(one) for one in (a * 0.5, a / b, a + 0.5, 0.5 - a)] == [float] * 4
+    assert copy.deepcopy(a).high == pickle.loads(pickle.dumps(a)).high == 1
+
+
+@pytest.mark.parametrize(
+    ("claim", "values", "low", "high"),
+    [
+        ("NFD-C7", (0.9, 0.1, 0.95), None, 1),
+        ("C101-T2", (1.0, 0.2, 0.95), None, 1),
+        ("U-C1", (99.0, 60.0, 20.0), None, 100),
+        ("U-C1", (-99.0, -60.0, -20.0), -100, None),
+        ("U-C1", (150.0, 160.0, 170.0), None, 160),  # in another unit than the claim's: never past the mean
+        ("NFD-C2", (99.0, 60.0, 20.0), None, None),  # log odds know no end
+    ],
+)
+def test_a_verdict_has_no_interval_beyond_its_unit(claim, values, low, high):
+    found, plain = verdict(*values, claim=claims.get(claim)), interval(values)
+    assert found.low == (plain.low if low is None else low)
+    assert found.high == (plain.high if high is None else high)
+    assert found.parts[0].high == found.high
+    assert found.effect == plain.effect
+
+
+def test_a_shorter_interval_covers_as_often():
+    rng = np.random.default_rng(0)
+    for truth in (1.0, 50.0, 97.0, 99.7):  # per cent
+        drawn = [100 * rng.binomial(200, truth / 100, 5) / 200 for _ in range(150)]
+        for values in drawn:
+            whole, cut = interval(values), interval(values, within=(0, 100))
+            assert (whole.low <= truth <= whole.high) == (cut.low <= truth <= cut.high)
+            assert 0 <= cut.low <= cut.effect <= cut.high <= 100
+
+
+def test_figures_draw_the_same_ends():
+    shown = frames.per_replicate(NEAR_ENDS[NEAR_ENDS.metric == "clean_accuracy"], "arm")
+    for found in (shown, shown.sort_values("arm"), shown[shown.arm != "other"]):
+        ax = plots.ladder(found, "arm")
+        ends = [y for line in ax.lines for y in line.get_ydata()]
+        assert max(ends) == 100
+        assert min(ends) == 0
+        plt.close(ax.figure)
+    ax = plots.ladder(frames.paired(NEAR_ENDS[NEAR_ENDS.metric == "clean_accuracy"]).assign(what="lead"), "what")
+    assert max(y for line in ax.lines for y in line.get_ydata()) == 100
+    plt.close(ax.figure)
