@@ -113,7 +113,7 @@ def region(net, x, y, threat: ThreatModel, steps: int, smoothing: float, generat
     low, high = torch.stack(path).aminmax(dim=0)  # (N, C, H, W)
     share = torch.rand(x.shape, generator=generator, device=x.device)
     point = low + share * (high - low)
-    distance = (point - x).flatten(1).abs().amax(1) / max(threat.eps, 1e-12)  # (N,)
+    distance = (point - x).flatten(1).abs().amax(1) / (threat.eps or 1)  # (N,)
     softness = (smoothing * distance).clamp(max=1)[:, None]
     return Attacked(point, target=(1 - softness) * F.one_hot(y, classes) + softness / classes)
 
@@ -137,11 +137,12 @@ def kernel(net, x, y, sigma: float, steps: int, step_size: float = 0.1) -> Attac
         return -(u - x).flatten(1).square().sum(1) / (2 * sigma**2)  # (N,), the kernel's logarithm
 
     point = x.clone().requires_grad_(True)
+    tiny = torch.finfo(torch.float32).tiny  # the logarithm of zero has no gradient
     ascent = torch.optim.Adam([point], lr=step_size * sigma / x[0].numel() ** 0.5, amsgrad=True, maximize=True)
     with attacks.frozen(net, batch_statistics=True):
         for _ in range(steps):
             # The logarithm has the same maximiser, and its gradient does not shrink with the kernel.
-            value = attacks.cross_entropy(net(point), y).clamp_min(1e-12).log() + closeness(point)
+            value = attacks.cross_entropy(net(point), y).clamp_min(tiny).log() + closeness(point)
             (point.grad,) = torch.autograd.grad(value.sum(), point)
             ascent.step()
             with torch.no_grad():

@@ -1,11 +1,9 @@
 """Auto-PGD: an attack that chooses its own step sizes, and the losses that make an evaluation hard to fool."""
 
-from contextlib import nullcontext
-
 import torch
 from torch import nn
 
-from rtkit.attacks import Loss, cross_entropy, frozen, gradient
+from rtkit.attacks import Loss, check, cross_entropy, frozen, gradient
 from rtkit.threat import ThreatModel
 
 MOMENTUM, RHO = 0.75, 0.75  # as the paper sets them
@@ -30,7 +28,8 @@ def targeted_dlr(target: torch.Tensor) -> Loss:
         logits = logits.float()
         first, _, third, fourth = logits.topk(4).values.unbind(1)
         wanted, right = (logits.gather(1, k[:, None])[:, 0] for k in (target, y))  # (N,)
-        return (wanted - right) / (first - (third + fourth) / 2 + 1e-12)
+        spread = first - (third + fourth) / 2
+        return (wanted - right) / torch.where(spread > 0, spread, 1)
 
     return loss
 
@@ -73,12 +72,13 @@ def apgd(
         x (N, C, H, W) in [0, 1], y (N,) -> (N, C, H, W) in [0, 1], within eps of x.
 
     Raises:
-        ValueError: fewer than one step.
+        ValueError: fewer than one step; see also `attacks.check`.
 
     Reference: Croce & Hein 2020, section 3, algorithm 1.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
+    check(x, threat)
 
     def spread(values: torch.Tensor) -> torch.Tensor:
         return values.view(-1, *[1] * (x.dim() - 1))  # (N,) -> (N, 1, 1, 1)
@@ -97,7 +97,7 @@ def apgd(
 
     x = x.detach()
     reviews = checkpoints(steps)
-    with frozen(model) if isinstance(model, nn.Module) else nullcontext():
+    with frozen(model):
         point = previous = (x + threat.random_start(x, generator)).clamp(0, 1)
         value, grad, fooled = look(point)
         found, found_value = point, value  # what is returned

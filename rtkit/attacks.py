@@ -1,7 +1,10 @@
 """Attacks: how to find, within a threat model, the image that a network gets most wrong."""
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
+from types import FunctionType, MethodType
 
 import torch
 import torch.nn.functional as F
@@ -29,20 +32,41 @@ def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return wrong - right
 
 
+def networks(model: Callable) -> list[nn.Module]:
+    """The networks behind a callable: itself, that of a bound method, and what a partial, object or function holds."""
+    found, left, seen = [], [model], set()
+    while left:
+        one = left.pop()
+        if isinstance(one, nn.Module):
+            found.append(one)
+        elif callable(one) and not isinstance(one, type) and id(one) not in seen:
+            seen.add(id(one))
+            owner = one.__self__ if isinstance(one, MethodType) else one
+            left += [owner, *getattr(owner, "__dict__", {}).values()]
+            if isinstance(one, partial):
+                left += [one.func, *one.args, *one.keywords.values()]
+            if isinstance(one, FunctionType):
+                left += [cell.cell_contents for cell in one.__closure__ or ()]
+                left += [one.__globals__.get(name) for name in one.__code__.co_names]
+    return found
+
+
 @contextmanager
-def frozen(model: nn.Module, *, batch_statistics: bool = False) -> Iterator[None]:
+def frozen(model: Callable, *, batch_statistics: bool = False) -> Iterator[None]:
     """Lend a network to an attack: parameters take no gradient, running statistics stay bit-identical, modes return.
 
     Args:
+        model: a network, or a callable that leads to some (see `networks`): all of them are lent.
         batch_statistics: BatchNorm normalises by the batch it sees, as in training, instead of by its running
             statistics. For attacks inside a training step, where the running statistics lag behind.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)] if batch_statistics else []
+    nets = networks(model)
+    modes = [(module, module.training) for net in nets for module in net.modules()]
+    wanted = [(parameter, parameter.requires_grad) for net in nets for parameter in net.parameters()]
+    norms = [module for module, _ in modes if isinstance(module, _BatchNorm)] if batch_statistics else []
     tracked = [module.track_running_stats for module in norms]
-    model.eval()
-    model.requires_grad_(False)
+    for net in nets:
+        net.eval().requires_grad_(False)
     for module in norms:  # in this combination torch uses the batch and leaves the buffers alone
         module.training, module.track_running_stats = True, False
     try:
@@ -54,6 +78,22 @@ def frozen(model: nn.Module, *, batch_statistics: bool = False) -> Iterator[None
             module.training = mode
         for parameter, want in wanted:
             parameter.requires_grad_(want)
+
+
+def check(x: torch.Tensor, threat: ThreatModel) -> None:
+    """Refuse pixels outside [0, 1], and an l2 ball that reaches beyond every corner of them.
+
+    Raises:
+        ValueError: either of them; the message says what was found.
+    """
+    if x.numel() and not 0 <= float(x.amin()) <= float(x.amax()) <= 1:
+        raise ValueError(f"pixels must lie in [0, 1], got [{float(x.amin()):.3g}, {float(x.amax()):.3g}]")
+    far = x.shape[1:].numel() ** 0.5
+    if threat.norm == "l2" and threat.eps > far:
+        raise ValueError(
+            f"eps must be at most {far:.3g} in l2, from corner to corner of such images, got {threat.eps!r} "
+            "(pixels lie in [0, 1]: 8/255, not 8)"
+        )
 
 
 def gradient(model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,7 +160,7 @@ def pgd(
         keep_best: return, image by image, the point of the highest loss met on the way (the image itself included)
             instead of the last one. More steps can then never lower an image's loss.
         loss: (output of the model, y) -> (N,); the attack raises it. Any callable serves as the model, so a loss of
-            features is attacked in the same way.
+            features is attacked in the same way; the `networks` behind it are frozen meanwhile.
         generator: source of the random starts. One start is drawn per restart, so a run with more steps has the same.
         batch_statistics: see `frozen`.
 
@@ -128,17 +168,18 @@ def pgd(
         x (N, C, H, W) in [0, 1], y (N,) -> (N, C, H, W) in [0, 1], within eps of x.
 
     Raises:
-        ValueError: pixels outside [0, 1], or steps or restarts below one.
+        ValueError: see `check`; steps or restarts below one, a step size below zero or not finite.
 
     Reference: Madry et al. 2018, section 2.1.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
-    # Inside a training step the check would make the host wait for the device.
-    if not batch_statistics and x.numel() and not 0 <= float(x.amin()) <= float(x.amax()) <= 1:
-        raise ValueError(f"pixels must lie in [0, 1], got [{float(x.amin()):.3g}, {float(x.amax()):.3g}]")
-    x = x.detach()
     step_size = 2.5 * threat.eps / steps if step_size is None else step_size
+    if not 0 <= step_size < math.inf:
+        raise ValueError(f"step_size must not be negative, got {step_size!r}")
+    if not batch_statistics:  # inside a training step the host would have to wait for the device
+        check(x, threat)
+    x = x.detach()
     best, best_loss = x, torch.full((len(x),), -torch.inf, device=x.device)
 
     def remember(candidate: torch.Tensor, value: torch.Tensor) -> None:
@@ -147,7 +188,7 @@ def pgd(
         best = torch.where(better.view(-1, *[1] * (x.dim() - 1)), candidate.detach(), best)
         best_loss = torch.where(better, value, best_loss)
 
-    with frozen(model, batch_statistics=batch_statistics) if isinstance(model, nn.Module) else nullcontext():
+    with frozen(model, batch_statistics=batch_statistics):
         if keep_best:
             remember(x, _loss(model, x, y, loss))
         for _ in range(restarts):

@@ -63,9 +63,10 @@ class Robustness:
     """The result of an evaluation under attack, with what is needed to doubt it.
 
     `clean` and `robust` are shares of all images; `after` has the share still correct after each attack, in their
-    order; `constant` is the score of always answering the commonest class; `zero_gradients` the share of images on
-    which the gradient of the cross-entropy or of the margin vanishes; `large_eps` the accuracy under eps = 0.5 (linf),
-    which any working attack brings near zero. `warnings` says in words what is wrong; a verdict needs it empty.
+    order; `constant` is the score of always answering the commonest class; `zero_gradients` the share of images where
+    an attack stands still, for want of a gradient of the cross-entropy or of the margin; `large_eps` the accuracy under
+    eps = 0.5 (linf), which any working attack brings near zero. `warnings` says in words what is wrong; a verdict needs
+    it empty.
     """
 
     clean: float
@@ -117,11 +118,14 @@ def worst_case(
     return torch.stack(rows)
 
 
-def _vanishing(net: Network, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Tell on which images one of the losses has no gradient, as behind rounding or a saturated softmax. (N,) bool."""
+def _vanishing(net: Network, x: torch.Tensor, y: torch.Tensor, threat: ThreatModel) -> torch.Tensor:
+    """Tell on which images a step up one of the losses leads nowhere near as far as it should. (N,) bool.
+
+    So it is where there is no gradient, or none that is finite, as behind rounding or a saturated softmax.
+    """
     with attacks.frozen(net):
         grads = [attacks.gradient(net, x, y, loss)[1] for loss in (attacks.cross_entropy, attacks.margin)]
-    return torch.stack([grad.flatten(1).abs().amax(1) == 0 for grad in grads]).any(0)
+    return ~torch.stack([threat.size(threat.ascend(grad, 1.0)) > 0.5 for grad in grads]).all(0)
 
 
 def robustness(
@@ -153,7 +157,7 @@ def robustness(
         out = logits(net, x)
         probabilities.append(bool((out >= 0).all() and torch.allclose(out.sum(1), torch.ones_like(y, dtype=out.dtype))))
         survived.append(worst_case(net, x, y, threat, list(tried.values()), generator))
-        vanished.append(_vanishing(net, x, y))
+        vanished.append(_vanishing(net, x, y, threat))
         far = attacks.pgd(net, x[:64], y[:64], ThreatModel("linf", 0.5), steps=steps, generator=generator)
         large.append(logits(net, far).argmax(1) == y[:64])
     clean, *after = torch.cat(survived, 1).float().mean(1).tolist()
@@ -164,7 +168,7 @@ def robustness(
     if all(probabilities):
         found.append("the network returns probabilities; attacks need logits")
     if share["zero_gradients"] > vanishing:
-        found.append(f"{share['zero_gradients']:.0%} of the gradients vanish: some of the attacks are blind there")
+        found.append(f"{share['zero_gradients']:.0%} of the gradients vanish: some of the attacks stand still there")
     if share["large_eps"] > max(0.1, constant):
         found.append(f"accuracy is still {share['large_eps']:.0%} at eps = 0.5: the attacks do not work here")
     facts = {"constant": constant, "n_test": len(images), "warnings": tuple(found)} | share

@@ -1,5 +1,6 @@
 """Threat models: what an adversary may do to an image. No attack loop knows a norm; it asks the threat model."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +11,36 @@ def _per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
+def _scaled(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each image's perturbation, its largest entry brought to [1, 2) where it is not zero, and what it was divided by.
+
+    Squares would underflow, or overflow, long before their entries do. A power of two changes no bit of what follows.
+    Half precision becomes single. Shape: (N, ...) -> the same, (N, 1, ...).
+    """
+    delta = delta.to(torch.promote_types(delta.dtype, torch.float32))
+    largest = _per_image(delta.flatten(1).abs().amax(1), delta)
+    power = torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
+    return delta / power, power
+
+
+def _length(scaled: torch.Tensor) -> torch.Tensor:
+    return _per_image(scaled.flatten(1).norm(dim=1), scaled)
+
+
 def l2_norm(delta: torch.Tensor) -> torch.Tensor:
-    """The Euclidean length of each image's perturbation. Shape: (N, ...) -> (N, 1, ...)."""
-    return _per_image(delta.flatten(1).norm(dim=1), delta)
+    """The Euclidean length of each image's perturbation. Shape: (N, ...) -> (N, 1, ...), single precision or better."""
+    scaled, power = _scaled(delta)
+    return _length(scaled) * power
+
+
+def l2_unit(delta: torch.Tensor, length: float | torch.Tensor = 1.0) -> torch.Tensor:
+    """Bring each image's perturbation to a length, however short it is; zero stays zero. Shape: (N, ...) -> the same.
+
+    Args:
+        length: one, or one for each image, (N, 1, ...).
+    """
+    scaled, _ = _scaled(delta)
+    return (length * scaled / _length(scaled).clamp_min(1)).to(delta.dtype)  # only zero is shorter than 1
 
 
 @dataclass(frozen=True)
@@ -24,7 +52,7 @@ class ThreatModel:
         eps: radius, for pixels in [0, 1]; 8/255 in "linf" moves no pixel by more than 8 of 255 grey levels.
 
     Raises:
-        ValueError: the norm is unknown or eps is negative.
+        ValueError: the norm is unknown, or eps is negative, not finite, or in "linf" above 1.
 
     Reference: Madry et al. 2018, section 2.1.
     """
@@ -35,29 +63,37 @@ class ThreatModel:
     def __post_init__(self):
         if self.norm not in ("linf", "l2"):
             raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}")
-        if not self.eps >= 0:
-            raise ValueError(f"eps must not be negative, got {self.eps!r} (pixels lie in [0, 1]: 8/255, not 8)")
+        most = 1 if self.norm == "linf" else math.inf  # in l2 only an image knows: see `attacks.check`
+        if isinstance(self.eps, bool) or not 0 <= self.eps <= most or self.eps == math.inf:
+            nor = "above 1" if most == 1 else "infinite"
+            hint = "(pixels lie in [0, 1]: 8/255, not 8)"
+            raise ValueError(f"eps must not be negative nor {nor}, got {self.eps!r} {hint}")
 
     def rms(self, dimensions: int) -> float:
         """The largest root mean square change per pixel that the ball allows, for images of so many entries."""
         return self.eps if self.norm == "linf" else self.eps / dimensions**0.5
 
+    def size(self, delta: torch.Tensor) -> torch.Tensor:
+        """How large each image's perturbation is in the norm. Shape: (N, ...) -> (N,)."""
+        return delta.flatten(1).abs().amax(1) if self.norm == "linf" else l2_norm(delta).flatten()
+
     def project(self, delta: torch.Tensor) -> torch.Tensor:
         """Bring each perturbation to the nearest point of the ball. Shape: (N, ...) -> the same."""
         if self.norm == "linf":
             return delta.clamp(-self.eps, self.eps)
-        return delta * (self.eps / l2_norm(delta).clamp_min(1e-12)).clamp(max=1)
+        length = l2_norm(delta).clamp_min(torch.finfo(torch.float32).tiny)
+        return (delta * torch.where(length > self.eps, self.eps / length, 1)).to(delta.dtype)
 
     def random_start(self, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw a perturbation for each image evenly from the ball. Shape: that of x."""
         if self.norm == "linf":
             return (2 * torch.rand(x.shape, generator=generator, device=x.device) - 1).to(x.dtype) * self.eps
         direction = torch.randn(x.shape, generator=generator, device=x.device).to(x.dtype)
-        share = torch.rand(len(x), generator=generator, device=x.device).to(x.dtype) ** (1 / x[0].numel())
-        return direction / l2_norm(direction) * _per_image(share, x) * self.eps
+        share = torch.rand(len(x), generator=generator, device=x.device).to(x.dtype) ** (1 / x.shape[1:].numel())
+        return l2_unit(direction) * _per_image(share, x) * self.eps
 
     def ascend(self, grad: torch.Tensor, step_size: float) -> torch.Tensor:
-        """The step of length `step_size` that raises a linear loss most. Shape: that of grad."""
+        """The step of length `step_size` that raises a linear loss most. Shape: that of grad, and its precision."""
         if self.norm == "linf":
-            return step_size * grad.sign()
-        return step_size * grad / l2_norm(grad).clamp_min(1e-12)
+            return (step_size * grad.sign()).to(grad.dtype)
+        return l2_unit(grad, step_size)

@@ -16,11 +16,19 @@ def test_targeted_ratio_by_hand():
     torch.testing.assert_close(found, torch.tensor([-2 / 4.5, 1 / 2.5]))
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(100.0, 0.0), (0.01, 7.0)])
+@pytest.mark.parametrize(("scale", "shift"), [(100.0, 0.0), (0.01, 7.0), (1e-13, 0.0), (1e-25, 0.0)])
 def test_the_ratio_sees_no_scale_and_no_shift(scale, shift):
     logits = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     loss, y = apgd.targeted_dlr(torch.full((20,), 3)), torch.zeros(20, dtype=torch.long)
     torch.testing.assert_close(loss(scale * logits + shift, y), loss(logits, y), rtol=1e-3, atol=1e-3)
+
+
+def test_the_ratio_of_equal_logits_is_a_number():
+    logits = torch.zeros(2, 5, requires_grad=True)
+    loss = apgd.targeted_dlr(torch.tensor([1, 2]))(logits, torch.tensor([0, 0]))
+    assert loss.tolist() == [0, 0]
+    (grad,) = torch.autograd.grad(loss.sum(), logits)
+    assert grad.isfinite().all()
 
 
 def test_checkpoints_of_the_paper():

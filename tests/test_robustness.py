@@ -169,3 +169,37 @@ def test_strong_attacks_by_hand(precision):
     images = flat(255, 140, 130, 100)
     found = robustness.robustness(Threshold(), images, ThreatModel("linf", 3 / 255), strong=True)
     assert list(found.after.values()) == [0.5] * 4
+
+
+class Faint(Threshold):
+    """Right by far, with gradients that are no zeros, yet far below what squares can be summed of."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.tensor([60.0, 0.0])
+
+
+@pytest.mark.parametrize("threat", [ThreatModel("linf", 0.5), ThreatModel("l2", 0.5 * 192**0.5)])
+def test_faint_gradients_do_not_vanish_and_are_followed(threat):
+    images = flat(255, 140, 200, 240)
+    x, y = compute.to_pixels(images.x), images.y
+    assert not robustness._vanishing(Faint(), x, y, threat).any()
+    found = robustness.attacks.pgd(Faint(), x, y, threat, steps=10, keep_best=False)
+    assert (threat.size(found - x) > 0.7 * threat.eps).all()
+
+
+def test_an_l2_attack_that_stands_still_is_a_warning(monkeypatch):
+    images, threat = flat(255, 140, 200, 240), ThreatModel("l2", 0.5)
+    assert not robustness.robustness(Faint(), images, threat, steps=2).zero_gradients
+    guard = 1e-12  # absolute, as other people's attacks have it
+    monkeypatch.setattr(ThreatModel, "ascend", lambda self, grad, size: size * grad / (guard + grad.abs().amax()))
+    found = robustness.robustness(Faint(), images, threat, steps=2)
+    assert found.zero_gradients == 1
+    assert any("stand still" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_what_is_no_direction_counts_as_vanished(value, norm, monkeypatch):
+    monkeypatch.setattr(robustness.attacks, "gradient", lambda net, x, y, loss: (y, torch.full_like(x, value)))
+    blind = robustness._vanishing(Threshold(), torch.zeros(2, 3, 8, 8), torch.zeros(2), ThreatModel(norm, 0.5))
+    assert blind.tolist() == [norm == "l2" or value != torch.inf] * 2
