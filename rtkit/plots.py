@@ -28,13 +28,15 @@ VERDICTS = {  # colour and marker
 
 
 def style() -> None:
-    """Set the look of all figures: white ground, readable sizes, and in a notebook an alternative text."""
+    """Set the look of all figures: white ground, readable sizes, no formulas; in a notebook an alternative text."""
     shell = get_ipython()
     if hasattr(shell, "kernel"):
         shell.enable_matplotlib("inline")  # first, because it registers a formatter of its own
         formatter = shell.display_formatter.formatters["image/png"]
         formatter.for_type(Figure, lambda figure: (print_figure(figure, base64=True), {"alt": describe(figure)}))
-    sns.set_theme(style="whitegrid", context="notebook", rc={"figure.dpi": 100, "axes.titlesize": 12})
+    # A class or a data set may be called "a$b_c^$", which is no formula.
+    look = {"figure.dpi": 100, "axes.titlesize": 12, "text.parse_math": False}
+    sns.set_theme(style="whitegrid", context="notebook", rc=look)
 
 
 def describe(figure: Figure) -> str:
@@ -101,6 +103,7 @@ def lines(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, tick
     for ax in grid.axes.flat:
         if log:
             ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
         if ticks:
             found = sorted(shown[x].unique())
             ax.set_xticks(found, [f"{value:g}" for value in found])

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from rtkit import attacks
-from rtkit.data import glyphs, targets
+from rtkit.data import folders, glyphs, targets
 from rtkit.data.glyphs import Images, World
 from rtkit.data.targets import Target
 from rtkit.models import Network
+from rtkit.threat import l2_unit
 
 # The classes that cue-conflict stimuli share with CIFAR-10, as either names them.
 CIFAR_NAMES = {"airplane": "airplane", "bird": "bird", "boat": "ship", "car": "automobile"}
@@ -154,21 +154,22 @@ def single_feature(net: Network, x: torch.Tensor, feature: int, *, steps: int = 
     with attacks.frozen(net):
         for _ in range(steps):
             _, grad = attacks.gradient(net.features, x, torch.tensor(feature), lambda out, k: out[:, k])
-            x = (x + size * grad / grad.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)).clamp(0, 1)
+            x = (x + l2_unit(grad, size)).clamp(0, 1)
     return x.detach()
 
 
 def attribution_share(attribution: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Share of the absolute attribution that lies on the letter. Shape: (N, 3, H, W), (N, H, W) in [0, 1] -> (N,)."""
     mass = attribution.abs().sum(1)  # (N, H, W)
-    return (mass * masks.to(mass.device)).sum((1, 2)) / mass.sum((1, 2)).clamp_min(1e-12)
+    total = mass.sum((1, 2))
+    return (mass * masks.to(mass.device)).sum((1, 2)) / torch.where(total > 0, total, 1)
 
 
 def read_stimuli(folder: Path, size: int, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Read cue-conflict stimuli laid out as `<shape>/<shape><i>-<texture><j>.png`.
+    """Read cue-conflict stimuli laid out as `<shape>/<shape><i>-<texture><j>.png`, each as `folders.square` makes it.
 
     Args:
-        size: side to which images are resized; names: classes to read; a stimulus of another shape or texture, or
+        size: side of the images; names: classes to read; a stimulus of another shape or texture, or
             whose shape and texture agree, is left out.
 
     Returns:
@@ -180,17 +181,15 @@ def read_stimuli(folder: Path, size: int, names: Sequence[str]) -> tuple[torch.T
     Reference: Geirhos et al. 2019, section 2.
     """
     images, shapes, textures = [], [], []
-    for path in sorted(folder.glob("*/*.png")):
+    inside, left = folders.classes(folder)
+    folders.warn(folder, left)
+    for path in (file for files in inside.values() for file in files):
         found = re.fullmatch(r"([a-z]+)\d+-([a-z]+)\d+", path.stem)
         if not found or found[1] != path.parent.name:
             raise ValueError(f"{path}: the name must be <shape><number>-<texture><number>.png, in the folder <shape>")
         if found[1] == found[2] or not {found[1], found[2]} <= set(names):
             continue
-        try:
-            image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        except OSError as error:
-            raise ValueError(f"{path} is not an image: {error}") from error
-        images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+        images.append(torch.from_numpy(folders.decode(path, size)).permute(2, 0, 1))
         shapes.append(names.index(found[1]))
         textures.append(names.index(found[2]))
     if not images:

@@ -117,9 +117,11 @@ def train(
         measure: called on the network, in eval mode, after each step (counted over all phases) in `measure_at`.
 
     Raises:
-        ValueError: a term compares with a reference network and none was given.
+        ValueError: there are no images; or a term compares with a reference network and none was given.
         FloatingPointError: a loss was not finite; names the epoch and the step.
     """
+    if not len(images):
+        raise ValueError("there are no images to train on; ask for one or more of each class")
     if reference is None and any(term.weight and term.needs_reference for phase in phases for term in phase.terms):
         raise ValueError("a term compares with a reference network: pass reference=")
     where = compute.device()

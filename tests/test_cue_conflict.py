@@ -127,6 +127,60 @@ def test_stimuli_of_the_classes_that_a_data_set_has(root):
     assert found.texture.tolist() == [1, 0, 0]
 
 
+def stimulus(root, name: str, image: Image.Image, **options) -> None:
+    path = root / "cue_conflict" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def read_stimuli(root, size: int = 8):
+    return shape_bias.read_stimuli(root / "cue_conflict", size, ["cat", "dog"])
+
+
+def test_stimuli_are_read_as_the_images_of_a_folder_are(root):
+    wide = Image.new("RGB", (60, 20), "black")
+    wide.paste("white", (20, 0, 40, 20))  # the centre is cut out
+    turned = Image.new("L", (10, 10))
+    turned.paste(255, (0, 0, 10, 5))
+    exif = turned.getexif()
+    exif[0x0112] = 3
+    stimulus(root, "cat/cat1-dog1.png", wide)
+    stimulus(root, "cat/cat2-dog1.PNG", turned, exif=exif)
+    stimulus(root, "cat/cat3-dog1.webp", Image.new("RGBA", (4, 4), (0, 0, 0, 0)), lossless=True)
+    for hidden in ("cat/._cat1-dog2.png", "cat/.DS_Store", ".ipynb_checkpoints/cat1-dog1.png"):
+        (root / "cue_conflict" / hidden).parent.mkdir(exist_ok=True)
+        (root / "cue_conflict" / hidden).write_bytes(b"?")
+    x, shape, _ = read_stimuli(root)
+    assert shape.tolist() == [0, 0, 0]
+    assert (x[0] == 255).all()
+    assert (x[1, :, :3] == 0).all()
+    assert (x[1, :, 5:] == 255).all()
+    assert (x[2] == 255).all()
+
+
+def test_square_stimuli_are_resized_whole(root):
+    pixels = np.random.default_rng(0).integers(256, size=(50, 50, 3), dtype=np.uint8)
+    stimulus(root, "cat/cat1-dog1.png", Image.fromarray(pixels))
+    whole = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR))
+    assert (read_stimuli(root)[0][0].permute(1, 2, 0).numpy() == whole).all()
+
+
+def test_stimuli_that_do_not_fit_are_refused_or_told(root):
+    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+    stimulus(root, "cat/cat1-dog2.png", Image.fromarray(ramp))
+    with pytest.raises(ValueError, match=r"cat1-dog2\.png cannot be used \(pixels of mode 'I;16', of more than 8 bits"):
+        read_stimuli(root)
+    stimulus(root, "cat/cat1-dog2.png", Image.new("L", (4, 4)))
+    (root / "cue_conflict" / "cat" / "cat2-dog1.heic").write_bytes(b"?")
+    stimulus(root, "cat3-dog1.png", Image.new("L", (4, 4)))
+    words = r"2 files left out \(1 beside the class folders, 1 \.heic\)"
+    with pytest.warns(UserWarning, match=words):
+        assert len(read_stimuli(root)[0]) == 1
+    stimulus(root, "cat/more/cat3-dog1.png", Image.new("L", (4, 4)))
+    with pytest.raises(ValueError, match="cat/more is a folder in a class folder"):
+        read_stimuli(root)
+
+
 def test_from_a_folder_to_a_page(root, monkeypatch):
     photographs(root)
     conflicts(root)
@@ -135,7 +189,7 @@ def test_from_a_folder_to_a_page(root, monkeypatch):
     assert "robust accuracy, robust minus standard" in page
     record = records.load("cue_conflict", "cifar-small")
     assert record.verdicts == {}
-    assert record.same_code
+    assert record.computed_by_this
     assert records.load("shape_bias", "glyphs") is None  # the kit's, read and not run
 
     frame = run()

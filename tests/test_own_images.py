@@ -3,14 +3,16 @@
 import subprocess
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import papermill
 import pytest
+import torch
 from lessons import study
 from PIL import Image
 
-from rtkit import lesson, presets, records, store
+from rtkit import lesson, plots, presets, records, store
 
 NUMBERS = {"01": "transfer", "03": "influence", "04": "attack_success", "05": "retention"}
 LIKE = {"01": "digits", "03": "digits", "04": "greek", "05": "digits_cued"}  # the target whose rows are copied
@@ -114,6 +116,24 @@ def test_the_command_line_says_in_a_line_which_data_set_is_missing(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().startswith("rtkit: no data set is called 'mnist'")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+ODD = ("a$b_c^$", "$\\frac$", r"50% \alpha", "cat_dog^")
+
+
+def test_names_in_figures_are_taken_literally():
+    with plt.rc_context():
+        plots.style()
+        ax = plots.top_classes(torch.tensor([0.4, 0.3, 0.2, 0.1]), ODD, 0)
+        ax.set_title(ODD[0])
+        plots.images(torch.zeros(2, 3, 4, 4), ODD[:2], columns=1)
+        shown = pd.DataFrame({"n": [1, 10, 100] * 2, "percent": [10.0, 20, 30] * 2, "arm": [*ODD[:2]] * 3, "seed": 0})
+        shown = shown.assign(target=ODD[0])
+        grid = plots.lines(shown, "n", col="target", log=True, ticks=False)
+        for figure in map(plt.figure, plt.get_fignums()):
+            figure.canvas.draw()
+        assert "$" not in "".join(label.get_text() for label in grid.ax.get_xticklabels())
+        plt.close("all")
 
 
 @pytest.mark.parametrize("number", NUMBERS)

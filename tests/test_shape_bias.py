@@ -1,5 +1,6 @@
 """Shape bias by hand, images with one cue changed, stimuli from a folder, and what notebook 02 concludes."""
 
+import copy
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from captum.attr import IntegratedGradients
 from lessons import read, study
 from PIL import Image
 
-from rtkit import checks, experiment, lesson, models, presets, shape_bias
+from rtkit import checks, experiment, lesson, models, plots, presets, shape_bias
 from rtkit.data import glyphs, targets
 from rtkit.data.glyphs import World
 from rtkit.labels import SHAPES
@@ -105,7 +106,12 @@ def test_attribution_share_by_hand():
     attribution = torch.zeros(1, 3, 2, 2)
     attribution[0, :, 0, 0], attribution[0, 0, 1, 1] = -1.0, 1.0
     masks = torch.tensor([[[1.0, 0.0], [0.0, 0.5]]])
-    assert float(shape_bias.attribution_share(attribution, masks)) == pytest.approx((3 + 0.5) / 4)
+    for scale in (1, 1e-20):
+        assert float(shape_bias.attribution_share(scale * attribution, masks)) == pytest.approx((3 + 0.5) / 4)
+    assert float(shape_bias.attribution_share(0 * attribution, masks)) == 0
+    shown = plots.magnified(torch.cat([1e-25 * attribution, 0 * attribution]))
+    torch.testing.assert_close(shown[0], 0.5 + 0.5 * attribution[0])
+    assert (shown[1] == 0.5).all()
 
 
 def test_a_single_feature_grows(small_net):
@@ -116,6 +122,12 @@ def test_a_single_feature_grows(small_net):
             assert small_net.features(changed)[0, feature] > small_net.features(x)[0, feature]
         assert changed.min() >= 0
         assert changed.max() <= 1
+    faint = copy.deepcopy(small_net)
+    with torch.no_grad():
+        faint.backbone[-1][-1].bn2.weight.mul_(1e-25)
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
+    moved = (shape_bias.single_feature(faint, x, 1, steps=1, size=0.1) - x).norm()
+    assert float(moved) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_stimuli_are_read_and_mapped(tmp_path):
@@ -136,7 +148,7 @@ def test_bad_stimuli_are_named(tmp_path):
         shape_bias.read_stimuli(tmp_path, 32, names)
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "cat1-dog2.png").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"cat1-dog2.png is not an image"):
+    with pytest.raises(ValueError, match=r"cat1-dog2.png cannot be used"):
         shape_bias.read_stimuli(tmp_path, 32, names)
     (tmp_path / "cat" / "cat1-dog2.png").rename(tmp_path / "cat" / "dog1-cat2.png")
     with pytest.raises(ValueError, match=r"dog1-cat2.png: the name must be"):

@@ -155,3 +155,8 @@ def test_shapes(small_net, batch):
     assert small_net.features(x).shape == (16, 32)
     assert small_net(x).shape == (16, 4)
     assert len(small_net.parts()) == 7
+
+
+def test_no_images_are_refused(two_classes, small_net):
+    with pytest.raises(ValueError, match="no images to train on"):
+        train(small_net, two_classes[:0], (Phase(2, 0.1),), seed=0)
