@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from rtkit import attacks
+from rtkit import attacks, must_lie
 from rtkit.threat import ThreatModel
 
 # Gradient evaluations that one x' costs, where the number of steps does not say it.
@@ -43,7 +43,7 @@ class Adversary:
             points lose proportionally less.
 
     Raises:
-        ValueError: the kind is unknown, or smoothing is no probability.
+        ValueError: the kind is unknown, warmup or smoothing is no share, or steps is no whole number from 1.
     """
 
     kind: Literal["noise", "n_fgsm", "pgd", "divergence", "region", "kernel"]
@@ -55,8 +55,8 @@ class Adversary:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        if not 0 <= self.smoothing <= 1:
-            raise ValueError(f"smoothing must lie in [0, 1], got {self.smoothing!r}")
+        must_lie("[0, 1]", warmup=self.warmup, smoothing=self.smoothing)
+        must_lie("[1, inf)", whole=True, steps=self.steps)
 
     def __call__(self, net, x, y, progress: float, generator: torch.Generator) -> Attacked:
         """Attack a batch at the given share of the training. Shape: x (N, C, H, W) in [0, 1], y (N,)."""

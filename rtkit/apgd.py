@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from rtkit import must_lie
 from rtkit.attacks import Loss, check, cross_entropy, frozen, gradient
 from rtkit.threat import ThreatModel
 
@@ -76,8 +77,7 @@ def apgd(
 
     Reference: Croce & Hein 2020, section 3, algorithm 1.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    must_lie("[1, inf)", whole=True, steps=steps)
     check(x, threat)
 
     def spread(values: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """Attacks: how to find, within a threat model, the image that a network gets most wrong."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rtkit import must_lie
 from rtkit.threat import ThreatModel
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -129,6 +129,7 @@ def n_fgsm(
 
     Reference: de Jorge et al. 2022, section 4.
     """
+    must_lie("[0, inf)", noise=noise)
     start = (x + noise * threat.random_start(x, generator)).clamp(0, 1)
     with frozen(model, batch_statistics=batch_statistics):
         _, grad = gradient(model, start, y, cross_entropy)
@@ -168,15 +169,13 @@ def pgd(
         x (N, C, H, W) in [0, 1], y (N,) -> (N, C, H, W) in [0, 1], within eps of x.
 
     Raises:
-        ValueError: see `check`; steps or restarts below one, a step size below zero or not finite.
+        ValueError: see `check`; steps or restarts are no whole numbers from 1, or a step size is negative or infinite.
 
     Reference: Madry et al. 2018, section 2.1.
     """
-    if steps < 1 or restarts < 1:
-        raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
+    must_lie("[1, inf)", whole=True, steps=steps, restarts=restarts)
     step_size = 2.5 * threat.eps / steps if step_size is None else step_size
-    if not 0 <= step_size < math.inf:
-        raise ValueError(f"step_size must not be negative, got {step_size!r}")
+    must_lie("[0, inf)", step_size=step_size)
     if not batch_statistics:  # inside a training step the host would have to wait for the device
         check(x, threat)
     x = x.detach()

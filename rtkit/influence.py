@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 
+from rtkit import must_lie
+
 MAX_PARAMETERS = 20_490  # Utrera et al.: ten classes on the 2,049 columns of a ResNet-50; a Hessian of 3.4 GB
 UTRERA_RTOL = 5e-2  # the relative cutoff of their pseudo-inverse
 TOLERANCE = 1e-8  # largest entry of the gradient at which a fit counts as the optimum
@@ -48,6 +50,7 @@ def hessian(weights: torch.Tensor, x: torch.Tensor, ridge: float) -> torch.Tenso
 
     Shape: weights (K, D), x (N, D) -> (K * D, K * D). Raises: ValueError above `MAX_PARAMETERS` parameters.
     """
+    must_lie("[0, inf)", ridge=ridge)
     (classes, d), n = weights.shape, weights.numel()
     if n > MAX_PARAMETERS:
         raise ValueError(
@@ -72,6 +75,7 @@ def inverse(hessian: torch.Tensor, rtol: float | None = None) -> torch.Tensor:
     to the weights of every class changes no softmax.
     """
     if rtol is not None:
+        must_lie("[0, 1)", rtol=rtol)
         return torch.linalg.pinv(hessian, rtol=rtol, hermitian=True)
     factor, failed = torch.linalg.cholesky_ex(hessian)
     pivots = factor.diagonal() ** 2
@@ -107,6 +111,7 @@ def fit(train: Examples, classes: int, ridge: float, *, start: Head | None = Non
     Shape: N examples -> weights (K, D).
     Raises: ValueError without a finite optimum (ridge 0, separable classes), RuntimeError above the tolerance.
     """
+    must_lie("[0, inf)", ridge=ridge)
     x, before = train[0].double(), torch.inf
     weights, inv = (start.weights, start.inverse) if start else (x.new_zeros(classes, x.shape[1]), None)
 
@@ -191,6 +196,8 @@ def leave_one_out(head: Head, train: Examples, test: Examples, indices: Iterable
 
 def draw_subsets(n: int, count: int, seed: int, alpha: float = 0.5) -> np.ndarray:
     """Random subsets of a share alpha of n images, for `subset_losses` and `lds`. Shape: (M, alpha * n) of indices."""
+    must_lie("[1, inf)", whole=True, n=n, count=count)
+    must_lie("(0, 1]", alpha=alpha)
     return np.random.default_rng(seed).permuted(np.tile(np.arange(n), (count, 1)), axis=1)[:, : round(alpha * n)]
 
 

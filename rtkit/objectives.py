@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from rtkit import must_lie
 from rtkit.adversaries import Attacked, divergence
 from rtkit.models import Activations, Network
 
@@ -106,7 +107,7 @@ class Term:
         on: the images that the student sees: "clean" x or "attacked" x'. The reference always sees x.
 
     Raises:
-        ValueError: there is no such distance or image, or the weight is negative.
+        ValueError: there is no such distance or image, or the weight is negative or not finite.
     """
 
     distance: str
@@ -118,8 +119,7 @@ class Term:
             raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, got {self.distance!r}")
         if self.on not in ("clean", "attacked"):
             raise ValueError(f"on must be 'clean' or 'attacked', got {self.on!r}")
-        if not self.weight >= 0:
-            raise ValueError(f"a term's weight must not be negative, got {self.weight!r}")
+        must_lie("[0, inf)", weight=self.weight)
 
     @property
     def needs(self) -> set[str]:

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from rtkit import apgd, attacks, compute
+from rtkit import apgd, attacks, compute, must_lie
 from rtkit.data.glyphs import Images
 from rtkit.evaluation import batches, logits
 from rtkit.models import Network
@@ -148,6 +148,7 @@ def robustness(
     Raises:
         ValueError: there are no images.
     """
+    must_lie("[0, 1]", vanishing=vanishing)
     if not len(images):
         raise ValueError("cannot evaluate on no images")
     tried = battery(len(images.classes), steps=steps, strong=strong, surrogates=surrogates)
@@ -159,10 +160,9 @@ def robustness(
         survived.append(worst_case(net, x, y, threat, list(tried.values()), generator))
         vanished.append(_vanishing(net, x, y, threat))
         far = attacks.pgd(net, x[:64], y[:64], ThreatModel("linf", 0.5), steps=steps, generator=generator)
-        large.append(logits(net, far).argmax(1) == y[:64])
+        large.append(float((logits(net, far).argmax(1) == y[:64]).float().mean()) * len(y))
     clean, *after = torch.cat(survived, 1).float().mean(1).tolist()
-    share = {name: float(torch.cat(found).float().mean()) for name, found in
-             {"zero_gradients": vanished, "large_eps": large}.items()}  # fmt: skip
+    share = {"zero_gradients": float(torch.cat(vanished).float().mean()), "large_eps": sum(large) / len(images)}
     constant = float(images.y.bincount().max() / len(images))
     found = []
     if all(probabilities):

@@ -1,10 +1,11 @@
 """Threat models: what an adversary may do to an image. No attack loop knows a norm; it asks the threat model."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
+from rtkit import must_lie
 
 
 def _per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -63,11 +64,10 @@ class ThreatModel:
     def __post_init__(self):
         if self.norm not in ("linf", "l2"):
             raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}")
-        most = 1 if self.norm == "linf" else math.inf  # in l2 only an image knows: see `attacks.check`
-        if isinstance(self.eps, bool) or not 0 <= self.eps <= most or self.eps == math.inf:
-            nor = "above 1" if most == 1 else "infinite"
-            hint = "(pixels lie in [0, 1]: 8/255, not 8)"
-            raise ValueError(f"eps must not be negative nor {nor}, got {self.eps!r} {hint}")
+        try:  # in l2 only an image knows how far its corners are: see `attacks.check`
+            must_lie("[0, 1]" if self.norm == "linf" else "[0, inf)", eps=self.eps)
+        except ValueError as error:
+            raise ValueError(f"{error} (pixels lie in [0, 1]: 8/255, not 8)") from None
 
     def rms(self, dimensions: int) -> float:
         """The largest root mean square change per pixel that the ball allows, for images of so many entries."""

@@ -10,7 +10,7 @@ import torch
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from rtkit import attacks, compute, objectives
+from rtkit import attacks, compute, must_lie, objectives
 from rtkit.adversaries import Adversary, Attacked
 from rtkit.data.glyphs import Images
 from rtkit.models import Network, set_trainable
@@ -53,16 +53,19 @@ class Phase:
     weight_decay: float = 5e-4
 
     def __post_init__(self):
-        if self.steps < 1 or self.lr <= 0 or self.batch_size < 1:
-            raise ValueError(f"steps, lr and batch_size must be positive, got {self!r}")
+        must_lie("[1, inf)", whole=True, steps=self.steps, batch_size=self.batch_size)
+        must_lie("[0, inf)", whole=True, trainable=0 if self.trainable is None else self.trainable)
+        must_lie("(0, inf)", lr=self.lr)
+        must_lie("[0, inf)", weight_decay=self.weight_decay)
+        must_lie("(0, 1)", momentum=self.momentum)  # Nesterov's has none at 0
+        must_lie("[0, 1)", dropout=self.dropout)
+        must_lie("[0, 1]", averaging=self.averaging)
         if self.batchnorm not in ("adapt", "frozen"):
             raise ValueError(f"batchnorm must be 'adapt' or 'frozen', got {self.batchnorm!r}")
         if self.loss not in ("attacked", "clean", "boosted"):
             raise ValueError(f"loss must be 'attacked', 'clean' or 'boosted', got {self.loss!r}")
         if self.schedule not in ("one_cycle", "constant"):
             raise ValueError(f"schedule must be 'one_cycle' or 'constant', got {self.schedule!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
         if self.averaging and self.trainable is not None and self.batchnorm == "frozen":
             raise ValueError(
                 "averaging estimates BatchNorm statistics anew, which frozen layers must keep: use 'adapt'"
@@ -117,13 +120,17 @@ def train(
         measure: called on the network, in eval mode, after each step (counted over all phases) in `measure_at`.
 
     Raises:
-        ValueError: there are no images; or a term compares with a reference network and none was given.
+        ValueError: there are no images, or batches of one; or a term compares with a reference network, without one.
         FloatingPointError: a loss was not finite; names the epoch and the step.
     """
     if not len(images):
         raise ValueError("there are no images to train on; ask for one or more of each class")
     if reference is None and any(term.weight and term.needs_reference for phase in phases for term in phase.terms):
         raise ValueError("a term compares with a reference network: pass reference=")
+    for phase in phases:
+        alone = phase.trainable == 0 and phase.batchnorm == "frozen"  # no BatchNorm looks at the batch
+        if min(phase.batch_size, len(images)) == 1 and not alone:
+            raise ValueError(f"BatchNorm needs two images a batch, got {len(images)} in batches of {phase.batch_size}")
     where = compute.device()
     net.to(where)
     if reference is not None:
@@ -238,7 +245,10 @@ def _watch(net: Network, held_out: Images, threat: ThreatModel) -> float:
 
 
 def _adopt(net: Network, average: AveragedModel, x: torch.Tensor, batch: int) -> None:
-    """Put averaged weights into the network and estimate their BatchNorm statistics on the training images."""
+    """Put averaged weights into the network and estimate their BatchNorm statistics on the training images.
+
+    Every batch counts the same, so none may be short: what does not fill one is spread over the others.
+    """
     net.load_state_dict(average.module.state_dict())
     with compute.autocast():
-        update_bn((compute.to_pixels(part) for part in x.split(batch)), net)
+        update_bn((compute.to_pixels(part) for part in x.tensor_split(len(x) // batch)), net)

@@ -177,7 +177,7 @@ def test_n_fgsm_leaves_the_ball_but_not_the_pixel_range(small_net, batch):
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"eps must not be negative nor above 1, got -1.*8/255, not 8"):
+    with pytest.raises(ValueError, match=r"eps must lie in .0, 1., got -1.*8/255, not 8"):
         ThreatModel("linf", -1)
     with pytest.raises(ValueError, match="norm must be 'linf' or 'l2', got 'l1'"):
         ThreatModel("l1", 1)
@@ -187,7 +187,7 @@ def test_pixels_outside_the_range_are_refused(small_net, batch):
     x, y = batch
     with pytest.raises(ValueError, match=r"pixels must lie in \[0, 1\], got \[0.*, 2"):
         attacks.pgd(small_net, 255 * x, y, THREATS[0])
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"steps must be a whole number in .1, inf., got 0"):
         attacks.pgd(small_net, x, y, THREATS[0], steps=0)
 
 
@@ -328,10 +328,10 @@ def test_a_global_network_is_found_too(small_net):
 
 @pytest.mark.parametrize("eps", [-1, 1.5, 8, float("nan"), float("inf"), True])
 def test_radii_are_refused_on_both_sides(eps):
-    with pytest.raises(ValueError, match=r"eps must not be negative nor above 1, got .*8/255, not 8"):
+    with pytest.raises(ValueError, match=r"eps must lie in .0, 1., got .*8/255, not 8"):
         ThreatModel("linf", eps)
     if eps not in (1.5, 8) or eps is True:
-        with pytest.raises(ValueError, match=r"eps must not be negative nor infinite, got .*8/255, not 8"):
+        with pytest.raises(ValueError, match=r"eps must lie in .0, inf., got .*8/255, not 8"):
             ThreatModel("l2", eps)
     assert ThreatModel("linf", 1).eps == 1
 
@@ -348,5 +348,5 @@ def test_an_l2_ball_beyond_every_corner_is_refused(small_net, batch, attack):
 
 @pytest.mark.parametrize("step_size", [-0.1, float("nan"), float("inf")])
 def test_a_step_size_out_of_range_is_refused(small_net, batch, step_size):
-    with pytest.raises(ValueError, match="step_size must not be negative"):
+    with pytest.raises(ValueError, match=r"step_size must lie in .0, inf., got"):
         attacks.pgd(small_net, *batch, THREATS[0], step_size=step_size)

@@ -227,7 +227,7 @@ def test_a_hidden_head():
 def test_bad_settings_are_named(two_classes):
     with pytest.raises(ValueError, match="distance must be one of weights"):
         Term("cosine", 1.0)
-    with pytest.raises(ValueError, match="must not be negative, got -1"):
+    with pytest.raises(ValueError, match=r"weight must lie in .0, inf., got -1"):
         Term("stages", -1.0)
     with pytest.raises(ValueError, match="on must be 'clean' or 'attacked', got 'noisy'"):
         Term("stages", 1.0, on="noisy")

@@ -1,10 +1,15 @@
 """The one training loop: what it trains, what it leaves alone, and what it says when it fails."""
 
+import copy
+
 import pytest
 import torch
+from torch.optim import swa_utils
 
-from rtkit import methods, models, training
+from rtkit import compute, frames, influence, methods, models, training
 from rtkit.adversaries import Adversary
+from rtkit.data.glyphs import World
+from rtkit.objectives import Term
 from rtkit.threat import ThreatModel
 from rtkit.training import History, Phase, train
 
@@ -126,7 +131,7 @@ def test_few_images_make_smaller_batches(two_classes):
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match=r"steps must be a whole number in .1, inf., got 0"):
         Phase(steps=0, lr=0.1)
     with pytest.raises(ValueError, match="batchnorm must be 'adapt' or 'frozen', got 'eval'"):
         Phase(steps=1, lr=0.1, batchnorm="eval")
@@ -160,3 +165,92 @@ def test_shapes(small_net, batch):
 def test_no_images_are_refused(two_classes, small_net):
     with pytest.raises(ValueError, match="no images to train on"):
         train(small_net, two_classes[:0], (Phase(2, 0.1),), seed=0)
+
+
+NAN, INF = float("nan"), float("inf")
+OUTSIDE = {
+    "steps": (0, -1, 1.5, True, NAN),
+    "batch_size": (0, 2.0, True),
+    "lr": (0, -0.1, NAN, INF, True),
+    "trainable": (-1, 1.5, True),
+    "dropout": (-0.1, 1, NAN),
+    "averaging": (-0.1, 1.1, NAN),
+    "momentum": (-0.1, 1, NAN),
+    "weight_decay": (-1, NAN, INF),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, some in OUTSIDE.items() for value in some])
+def test_settings_out_of_range_are_refused_on_both_sides(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must .* in [\[(].*, got {value!r}"):
+        Phase(**{"steps": 1, "lr": 0.1} | {name: value})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: Adversary("pgd", ThreatModel("linf", 0.1), warmup=value),
+        lambda value: Adversary("region", ThreatModel("linf", 0.1), smoothing=value),
+        lambda value: Adversary("pgd", ThreatModel("linf", 0.1), steps=value),
+        lambda value: Term("features", value),
+        lambda value: methods.source("robust", value, 1, 0.1),
+        lambda value: World(texture_amplitude=value),
+        lambda value: World(contrast=(value, 0.5)),
+        lambda value: frames.interval([1.0, 2.0], value),
+        lambda value: influence.draw_subsets(10, 2, 0, value),
+        lambda value: influence.hessian(torch.zeros(2, 2), torch.zeros(3, 2), value),
+        lambda value: influence.inverse(torch.eye(2), value),
+    ],
+)
+@pytest.mark.parametrize("value", [-0.5, NAN, INF, True])
+def test_numbers_out_of_range_are_refused_wherever_one_is_given(make, value):
+    with pytest.raises(ValueError, match=r"must .*got"):
+        make(value)
+
+
+@pytest.fixture
+def weighed(monkeypatch):
+    """Sizes of the batches by which BatchNorm statistics are estimated after averaging."""
+    found = []
+
+    def watched(parts, net):
+        parts = list(parts)
+        found.extend(len(part) for part in parts)
+        swa_utils.update_bn(parts, net)
+
+    monkeypatch.setattr(training, "update_bn", watched)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(3, [3]), (10, [10]), (20, [10, 10]), (11, [11]), (19, [19]), (21, [11, 10]), (29, [15, 14])]
+)
+def test_no_short_batch_counts_as_much_as_a_full_one(two_classes, weighed, n, sizes):
+    net, images = models.create(2, "small-8", 0), two_classes[:n]
+    phases = (Phase(4, 0.1, 10, averaging=1.0),)
+    train(net, images, phases, 0)
+    assert weighed == sizes
+    whole = copy.deepcopy(net).train()
+    for part in whole.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.reset_running_stats()
+            part.momentum = None
+    with torch.no_grad():
+        whole(compute.to_pixels(images.x))
+    near = torch.allclose(net.stem[1].running_mean, whole.stem[1].running_mean, rtol=0.05, atol=1e-3)
+    assert near  # the deeper layers' batches were normalised by themselves
+
+
+def test_a_resnet_takes_one_image_more_than_a_batch(two_classes):
+    net = models.create(2, "resnet18", 0)  # at 32 pixels its last maps are one pixel
+    train(net, two_classes[:9], (Phase(1, 0.01, 8, averaging=1.0),), 0)
+
+
+@pytest.mark.parametrize(("n", "batch"), [(1, 8), (8, 1)])
+def test_batches_of_one_image_are_refused_before_training(two_classes, n, batch):
+    net, phases = models.create(2, "small-8", 0), (Phase(1, 0.1, 8), Phase(1, 0.1, batch))
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(ValueError, match=f"two images a batch, got {n} in batches of"):
+        train(net, two_classes[:n], phases, 0)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    train(net, two_classes[:n], (Phase(1, 0.1, batch, trainable=0, batchnorm="frozen"),), 0)

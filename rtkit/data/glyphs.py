@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from rtkit import must_lie
+
 SOURCE_LETTERS = "ABCDEFGHJKLMNPRSTUYZ"
 # Neither list holds a letter that is nearly a scaled copy of a source letter (as Λ is of A): a test measures it.
 GREEK_LETTERS = "ΘΞΣΦΨΩβδλξ"
@@ -59,9 +61,8 @@ class World:
 
     def __post_init__(self):
         for name in ("texture_amplitude", "texture_reliability", "shape_reliability", "noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
-        if not 0 < self.contrast[0] <= self.contrast[1] <= 0.8:
+            must_lie("[0, 1]", **{name: getattr(self, name)})
+        if len(self.contrast) != 2 or not 0 < self.contrast[0] <= self.contrast[1] <= 0.8:
             raise ValueError(f"contrast must be (low, high) with 0 < low <= high <= 0.8, got {self.contrast!r}")
 
 
