@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import stats
 
+from rtkit import must_lie
+
 CONFIDENCE = 0.95
 EVERYTHING, POINTS = (-math.inf, math.inf), (-100, 100)
 # Between what the values of a metric lie; those that are not named here are shares.
@@ -134,8 +136,9 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVE
         within: the range of values that know none.
 
     Raises:
-        ValueError: there are no values.
+        ValueError: there are no values, or the confidence is no share.
     """
+    must_lie("(0, 1)", confidence=confidence)
     n = len(values)
     if not n:
         raise ValueError("an interval needs at least one replicate")
