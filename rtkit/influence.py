@@ -54,7 +54,8 @@ def hessian(weights: torch.Tensor, x: torch.Tensor, ridge: float) -> torch.Tenso
     (classes, d), n = weights.shape, weights.numel()
     if n > MAX_PARAMETERS:
         raise ValueError(
-            f"{n:,} parameters ({classes} classes x {d} features), above {MAX_PARAMETERS:,}: reduce the features by PCA"
+            f"{n:,} parameters ({classes} classes x {d} features), above {MAX_PARAMETERS:,}: leave classes "
+            "out, or reduce the features by PCA"
         )
     x = x.double()
     p = (x @ weights.double().T).softmax(1)  # (N, K)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rtkit import attacks
+from rtkit import attacks, must_lie
 from rtkit.data import folders, glyphs, targets
 from rtkit.data.glyphs import Images, World
 from rtkit.data.targets import Target
@@ -53,6 +53,7 @@ def letters(world: World, n: int, seed: int, change: str = "none", amplitude: fl
     """
     if change not in CHANGES:
         raise ValueError(f"no change is called {change!r}; there are {', '.join(CHANGES)}")
+    must_lie("[1, inf)", whole=True, n=n)
     if amplitude is not None:
         world = replace(world, texture_amplitude=amplitude)
     rng, other = (np.random.default_rng([seed, key]) for key in (20, 21))

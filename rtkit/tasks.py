@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from rtkit import must_lie
 from rtkit.data import glyphs, named, pictures, targets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
 from rtkit.data.pictures import Pictures
@@ -86,7 +87,7 @@ def sizes(wanted: Sequence[int], name: str, world: World | Pictures, seed: int, 
         parts: how many share the images; there must be enough for each to have one of every class.
     """
     for n in wanted:
-        glyphs.whole("n_train", n)
+        must_lie("[1, inf)", whole=True, n_train=n)
     if _drawn(name, world):
         return tuple(wanted)
     task = target(name, world, seed)  # seconds for large images: once for both questions

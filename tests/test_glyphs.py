@@ -154,5 +154,5 @@ def test_bad_knobs_and_names_are_named():
         World(contrast=(0.8, 0.4))
     with pytest.raises(KeyError, match="no target is called 'digitz'; there are digits"):
         targets.target("digitz", World(), 0)
-    with pytest.raises(ValueError, match="n_train must lie between 10 and 900, got 5"):
+    with pytest.raises(ValueError, match=r"n_train must be a whole number in \[10, 900\], got 5"):
         targets.target("digits", World(), 0).subset(5, 0)

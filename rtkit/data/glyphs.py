@@ -6,10 +6,8 @@ are knobs, so that "what does a network learn to look at, and does it carry over
 Everything is drawn by numpy and Pillow from a seed, without a download: bit-identical under the locked versions.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cache
-from numbers import Integral
 from pathlib import Path
 
 import matplotlib
@@ -83,16 +81,6 @@ class Images:
 
     def __getitem__(self, index) -> "Images":
         return Images(self.x[index], self.y[index], self.classes)
-
-
-def whole(name: str, value: int, low: int = 1, high: float = math.inf) -> int:
-    """A number of images, or a ValueError that names it where it is no whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
-        limits = f"lie between {low} and {high}" if high < math.inf else f"be {low} or more"
-        raise ValueError(
-            f"{name} must {limits}, got {value!r}" + " (no whole number)" * (not isinstance(value, Integral))
-        )
-    return int(value)
 
 
 @cache
@@ -210,10 +198,11 @@ def source(world: World, n: int, seed: int, *, split: str = "train") -> Images:
     Args:
         split: "train" or "test"; they use different typefaces and different random numbers.
     """
+    must_lie("[1, inf)", whole=True, n=n)
     faces = {"train": TRAIN_FACES, "test": TEST_FACES}[split]
     rng = np.random.default_rng([seed, 0 if split == "train" else 1])
     classes = len(SOURCE_LETTERS)
-    labels = rng.permutation(np.arange(whole("n", n)) % classes)
+    labels = rng.permutation(np.arange(n) % classes)
     letters = mislead(labels, world.shape_reliability, classes, rng)
     textures = mislead(labels, world.texture_reliability, classes, rng)
     x = draw(SOURCE_LETTERS, letters, textures, world, rng, faces=faces)
@@ -226,9 +215,10 @@ def cue_conflict(world: World, n: int, seed: int) -> tuple[torch.Tensor, torch.T
     Returns:
         images (N, 3, 32, 32) uint8, shape class (N,), texture class (N,). Geirhos et al. 2019, section 2.
     """
+    must_lie("[1, inf)", whole=True, n=n)
     rng = np.random.default_rng([seed, 2])
     classes = len(SOURCE_LETTERS)
-    letters = rng.permutation(np.arange(whole("n", n)) % classes)
+    letters = rng.permutation(np.arange(n) % classes)
     textures = mislead(letters, 0.0, classes, rng)
     x = draw(SOURCE_LETTERS, letters, textures, world, rng, faces=TEST_FACES)
     return x, torch.from_numpy(letters), torch.from_numpy(textures)

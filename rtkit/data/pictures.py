@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rtkit import must_lie
 from rtkit.data import named
-from rtkit.data.glyphs import Images, whole
+from rtkit.data.glyphs import Images
 from rtkit.data.targets import POOL, TEST, VALIDATION, Target
 
 
@@ -37,10 +38,11 @@ def source(world: Pictures, n: int, seed: int, split: str = "train") -> Images:
     Raises:
         ValueError: see `named.arrays`; or the set has fewer images than asked for, or n is no number of images.
     """
+    must_lie("[1, inf)", whole=True, n=n)
     arrays = named.arrays(world.name, world.size)
     part = "test" if split == "test" else "train"
     y = arrays[f"y_{part}"]
-    if whole("n", n) > len(y):
+    if n > len(y):
         raise ValueError(f"{named.find(world.name)} has {len(y)} {part} images, {n} were asked for; ask for fewer")
     order = np.random.default_rng([seed, 17]).permutation(len(y))
     rank = np.empty(len(y), int)  # how many of its own class come before it
@@ -83,14 +85,14 @@ def target(
     """
     arrays, rng = named.arrays(name, size), np.random.default_rng([seed, 16])
     classes = len(arrays["classes"])
-    asked = {"pool": pool, "validation": validation, "test": test}
-    pool, validation, test = (max(whole(part, n), 2 * classes) for part, n in asked.items())
+    must_lie("[1, inf)", whole=True, pool=pool, validation=validation, test=test)
+    pool, validation, test = (max(n, 2 * classes) for n in (pool, validation, test))
     there = {part: np.bincount(arrays[f"y_{part}"], minlength=classes) for part in ("train", "test")}
     share = np.maximum(2, there["train"] * validation // max(1, pool + validation))
     counts = {"validation": _evenly(np.minimum(share, there["train"]), validation, rng)}
     counts["pool"] = _evenly(there["train"] - counts["validation"], pool, rng)
     counts["test"] = _evenly(there["test"], test, rng)
-    for part in asked:
+    for part in ("pool", "validation", "test"):
         least = int(counts[part].argmin())
         if counts[part][least] < 2:
             raise ValueError(

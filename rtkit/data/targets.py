@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from rtkit import must_lie
 from rtkit.data import glyphs
 from rtkit.data.glyphs import Images, World
 
@@ -56,7 +57,7 @@ class Target:
             ValueError: n is below one per class, above the pool, or no whole number.
         """
         classes = len(self.classes)
-        n = glyphs.whole("n_train", n, classes, len(self.pool))
+        must_lie(f"[{classes}, {len(self.pool)}]", whole=True, n_train=n)
         order = np.random.default_rng([seed, 10]).permutation(len(self.pool))
         labels = self.pool.y.numpy()[order]
         rank = np.empty(len(order), int)  # how many of its own class come before it
