@@ -52,6 +52,7 @@ class Verdict:
 
     `verdict` is "supported", "contradicted", "inconclusive" or "not_judged"; `reason` says why, where it needs saying.
     `effect`, `low` and `high` are those of the part that decided: of a conjunction the weakest. `parts` has them all.
+    `marks` say what a reader must know beside the word: that knobs were changed, that cells are of other code.
     """
 
     claim: str
@@ -67,6 +68,7 @@ class Verdict:
     unit: str
     paper_effect: str
     parts: tuple[Part, ...] = ()
+    marks: tuple[str, ...] = ()
 
     @property
     def margin(self) -> float:
@@ -77,7 +79,8 @@ class Verdict:
     @classmethod
     def read(cls, kept: Mapping) -> "Verdict":
         """A verdict from its `to_dict`."""
-        return cls(**kept | {"parts": tuple(Part(**part) for part in kept["parts"])})
+        parts = tuple(Part(**part) for part in kept["parts"])
+        return cls(**kept | {"parts": parts, "marks": tuple(kept.get("marks", ()))})
 
     def to_dict(self) -> dict:
         """All fields as plain values."""
@@ -85,7 +88,8 @@ class Verdict:
 
     def __str__(self) -> str:
         number = "" if self.effect is None else f" {self.effect:+.1f} [{self.low:+.1f}, {self.high:+.1f}] {self.unit}"
-        reason = f" ({self.reason})" if self.reason else ""
+        reason = "; ".join(filter(None, (self.reason, *self.marks)))
+        reason = f" ({reason})" if reason else ""
         return f"{self.claim}: {self.verdict.replace('_', ' ')}{reason}{number}"
 
 
@@ -154,5 +158,5 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         ours = "" if verdict.effect is None else f"{verdict.effect:+.1f} [{verdict.low:+.1f}, {verdict.high:+.1f}]"
         row = {"claim": verdict.claim, "scope": verdict.scope, "paper": verdict.paper_effect, "ours": ours}
         row |= {"unit": verdict.unit if ours else "", "verdict": verdict.verdict.replace("_", " ")}
-        rows.append(row | {"reason": verdict.reason})
+        rows.append(row | {"reason": "; ".join(filter(None, (verdict.reason, *verdict.marks)))})
     return pd.DataFrame(rows).set_index("claim")

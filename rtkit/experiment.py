@@ -98,7 +98,7 @@ def compute_cells(rows: Callable, todo: Iterable, alone: bool = False) -> pd.Dat
         todo: cells with an attribute `source`, the network that each needs, or `needs`, things to `load` in this order.
     """
     todo = list(dict.fromkeys(todo))
-    missing, made = [cell for cell in todo if not _path(rows, cell).exists()], {}
+    missing, made = [cell for cell in todo if not is_cached(rows, cell)], {}
     if missing:
         networks, others = _needs(missing)
         stages = [
@@ -121,13 +121,18 @@ def _needs(cells: Sequence) -> tuple[list, list]:
     return networks, list(dict.fromkeys(need[1] for need in needs if need[1:]))
 
 
-def expected(kit: pd.DataFrame, preset: str, cells: Sequence) -> float:
+def is_cached(rows: Callable, cell) -> bool:
+    """Whether a cell is in the cache."""
+    return _path(rows, cell).exists()
+
+
+def expected(kit: pd.DataFrame, preset: str, cells: Sequence, processes: int | None = None) -> float:
     """Seconds that some cells will take here, as long each as the kit's own of this study took, sources included."""
     each = sum(one["seconds"] for one in kit.attrs["made"]) / sum(one["cells"] for one in kit.attrs["made"])
     trained = records.frame("transfer", preset)
     network = 0.0 if trained is None else trained[trained.target == "source"].groupby("cell").seconds.max().mean()
     networks = [source for source in _needs(cells)[0] if not source.is_there()]
-    return (len(cells) * each + len(networks) * network) / workers()
+    return (len(cells) * each + len(networks) * network) / (processes or workers())
 
 
 def run(

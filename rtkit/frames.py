@@ -152,6 +152,13 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVE
     return Interval(center, max(center - half, least), min(center + half, most), n)
 
 
+def predicted(values: Sequence[float]) -> Interval:
+    """The interval in which one replicate more lies with 95 %, if it is like these."""
+    found, wider = interval(values), math.sqrt(len(values) + 1)
+    low, high = (found.effect + wider * (end - found.effect) for end in (found.low, found.high))
+    return Interval(found.effect, low, high, found.replicates)
+
+
 def by_seed(frame: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> pd.Series:
     """`value(frame of one replicate)`, a row per replicate: what an interval is made of, to be printed and drawn."""
     return pd.Series({int(seed): value(part) for seed, part in frame.groupby("seed")}, dtype=float).rename_axis("seed")

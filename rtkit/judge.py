@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import pandas as pd
 
 from rtkit import PRESETS, frames
 from rtkit.claims import Claim, Effect, Part, Verdict, get, unjudged
+from rtkit.definitions import code_of
 from rtkit.frames import CONFIDENCE, Control, Interval, Missing, OutOfRange
 
 MINIMUM_REPLICATES = 3
@@ -86,6 +88,19 @@ def judge(
     return verdict(word, note, found, shown)
 
 
+def other_code(frame: pd.DataFrame) -> int:
+    """How many cells of a frame were computed by other code than the code at hand."""
+    current = code_of(f"rtkit.measure.{frame.attrs['study']}", "rows")
+    return sum(one["cells"] for one in frame.attrs.get("made", ()) if one["code"] != current)
+
+
+def marks(frame: pd.DataFrame) -> tuple[str, ...]:
+    """What a reader must know of a frame beside every verdict: changed knobs, and cells that other code computed."""
+    changed, other = frame.attrs.get("changed"), other_code(frame)
+    found = [f"exploratory: {', '.join(changed)} changed"] if changed else []
+    return (*found, f"{other} cells of other code") if other else tuple(found)
+
+
 class Judge:
     """The judgement of one study's frame, built up cell by cell: first its checks, then claim after claim.
 
@@ -93,11 +108,15 @@ class Judge:
         frame: as `experiment.run` or `records.frame` give it, which says its study and preset in `frame.attrs`.
         main: the rows that are judged, `frame` itself by default.
         collapsed: replicates whose training collapsed; by default what `frames.collapsed` finds among them.
+
+    A `live` replicate (see `experiment.run`) is judged by none of it, only shown beside the others.
     """
 
     def __init__(self, frame: pd.DataFrame, main: pd.DataFrame | None = None, collapsed: Sequence[int] | None = None):
-        self.frame, self.main = frame, frame if main is None else main
+        self.frame, main = frame, frame if main is None else main
         self.study, self.preset = frame.attrs["study"], frame.attrs["preset"]
+        live = main.seed == frame.attrs.get("live", -1)
+        self.main, self.live = main[~live], main[live]
         self.collapsed = frames.collapsed(self.main) if collapsed is None else list(collapsed)
         self.controls: list[Control] = []
         self.effects: dict[str, Effect] = {}
@@ -119,8 +138,21 @@ class Judge:
         else:
             failed = [found.name for found in self.controls if not found.holds]
             options = {"preset": self.preset, "scope": scope, "collapsed": self.collapsed, "failed_controls": failed}
-            self.verdicts[name] = judge(get(name), effect, self.main, arms=arms, **options)
+            found = judge(get(name), effect, self.main, arms=arms, **options)
+            self.verdicts[name] = replace(found, marks=marks(self.frame))
         return self.verdicts[name]
+
+    def values(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """All effects of the claims judged so far, a row for each part and replicate of a frame's judged rows."""
+        rows = []
+        for name, effect in self.effects.items():
+            with suppress(Missing, OutOfRange):
+                for seed, one in frame.groupby("seed"):
+                    found = effect(one)
+                    for part, value in (found if isinstance(found, Mapping) else {"": found}).items():
+                        value = value[0] if isinstance(value, tuple) else value
+                        rows.append({"claim": name, "part": part, "seed": int(seed), "value": value})
+        return pd.DataFrame(rows, columns=["claim", "part", "seed", "value"])
 
     def interval(self, name: str, part: str = "") -> Interval:
         """The effect of a claim, or of a named part, over the replicates, whatever its verdict. Raises `Missing`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,9 +14,10 @@ from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rtkit import labels, say
+from rtkit import claims, labels, records, say
 from rtkit.claims import Verdict
-from rtkit.frames import EVERYTHING, POINTS, t95
+from rtkit.frames import EVERYTHING, POINTS, predicted, t95
+from rtkit.judge import Judge
 from rtkit.labels import COLOURS
 
 GREY = "#7F7F7F"
@@ -223,3 +225,35 @@ def verdicts(found: Mapping[str, Verdict], ax: Axes | None = None) -> Axes:
     unit = shown[0][1].unit if shown else "points"
     ax.set(xlabel=f"effect with 95 % interval ({unit}); black tick: the margin", ylim=(-0.6, len(shown) - 0.4))
     return ax
+
+
+def beside(judge: Judge, core: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame) -> None:
+    """Effects of a live replicate or of a run of your own beside the kit's; nothing where the run is the kit's.
+
+    The bars are the kit's: where one replicate more must be expected (95 %). Hollow points are your replicates.
+
+    Args:
+        core: frame -> the rows that are judged, as in the notebook.
+    """
+    kit = records.frame(judge.study, judge.preset)
+    if kit is None or (judge.frame.attrs["run"] == "kit" and not len(judge.live)):
+        return
+    key = ["claim", "part"]
+    yours = judge.values(judge.live if len(judge.live) else judge.main).groupby(key).value.agg(list)
+    both = judge.values(core(kit)).groupby(key).value.agg(list).rename("kit").to_frame().join(yours, how="inner")
+    both = both.assign(unit=[claims.get(name).unit for name, _ in both.index])
+    outside, heights = [], both.groupby("unit", sort=False).size()
+    size = {"figsize": (8, 0.36 * len(both) + 0.9 * len(heights)), "layout": "constrained", "squeeze": False}
+    _, panels = plt.subplots(max(1, len(heights)), 1, height_ratios=list(heights + 1) or None, **size)
+    for ax, (unit, part) in zip(panels[:, 0], both.groupby("unit", sort=False), strict=False):
+        for row, ((name, which), found) in enumerate(part.iloc[::-1].iterrows()):
+            expected = predicted(found.kit)
+            ax.plot([expected.low, expected.high], [row, row], color=GREY, lw=4, alpha=0.5)
+            ax.plot(found.value, [row] * len(found.value), "o", mfc="none", mec=COLOURS["robust"], mew=2, ms=9)
+            if not expected.low <= fmean(found.value) <= expected.high:
+                outside.append(f"{name}{f' ({which})' if which else ''}")
+        ax.set_yticks(range(len(part)), [": ".join(filter(None, pair)) for pair in part.index[::-1]])
+        ax.set(xlabel=unit, ylim=(-0.6, len(part) - 0.4))
+    where = f"outside: {say.listed(outside)}" if outside else "none lies outside"
+    inside = f"{len(both) - len(outside)} of {len(both)} effects of your run (hollow) lie where the kit's replicates"
+    tell(f"{inside} lead one to expect them (bars); {where}.")

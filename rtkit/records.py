@@ -46,12 +46,6 @@ def summary(cells: Iterable[dict]) -> list[dict]:
     return list(found.values())
 
 
-def other_code(frame: pd.DataFrame) -> int:
-    """How many cells of a frame were computed by other code than the code at hand."""
-    current = rows_code(frame.attrs["study"])
-    return sum(one["cells"] for one in frame.attrs.get("made", ()) if one["code"] != current)
-
-
 def frame(study: str, preset: str, folder: Path | None = store.RESULTS) -> pd.DataFrame | None:
     """The frame of a study that comes with the kit, or None where there is none at this preset; `attrs` say so."""
     where = path(study, preset, folder).with_suffix(".csv.gz")
@@ -74,20 +68,24 @@ def worlds(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     One is `found`, the run at hand; the other comes with the kit, and may be None for real images.
     """
     study, preset = found.attrs["study"], found.attrs["preset"]
-    if preset in DRAWN:
-        return found, frame(study, REAL)
-    return frame(study, "glyphs"), found
+    live = found.seed == found.attrs.get("live", -1)  # one replicate more is no part of the story
+    found = found[~live]
+    return (found, frame(study, REAL)) if preset in DRAWN else (frame(study, "glyphs"), found)
 
 
 def publish(judge: Judge, folder: Path | None = None) -> None:
-    """Keep a study's frame with its record, by default under runs/; what the kit's own run says stays where it is."""
-    if folder is None and judge.frame.attrs["run"] == "kit":
+    """Keep a study's frame with its record, by default under runs/.
+
+    What the kit's own run says stays where it is, and a run with changed knobs or a live replicate is no record.
+    """
+    facts = judge.frame.attrs
+    if folder is None and (facts["run"] == "kit" or facts.get("changed") or "live" in facts):
         return
     study, preset, found = judge.study, judge.preset, judge.frame
     where = path(study, preset, folder)
     kept = store.load_record(where) if folder else {}
     record = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in found.seed})}
-    record |= {"reading": reading_code(study), "made": found.attrs.get("made", [])}
+    record |= {"reading": reading_code(study), "made": facts.get("made", [])}
     record |= {"data": kept["data"]} if "data" in kept else _data(preset, found) if not folder else {}
     record |= {"verdicts": {name: verdict.to_dict() for name, verdict in judge.verdicts.items()}}
     record |= {"collapsed": judge.collapsed, "controls": [asdict(one) for one in judge.controls]}

@@ -71,7 +71,8 @@ def word(verdict: Verdict) -> str:
     """A verdict as it is called in its scope: "seen in this world" for a built one, "supported" for real images."""
     if verdict.verdict == "not_judged":
         return f"not judged: {verdict.reason.replace('_', ' ')}"
-    return _WORDS.get(verdict.scope, {}).get(verdict.verdict, verdict.verdict)
+    found = _WORDS.get(verdict.scope, {}).get(verdict.verdict, verdict.verdict)
+    return f"{found} ({', '.join(verdict.marks)})" if verdict.marks else found
 
 
 def checks(judge: Judge) -> Markdown:

@@ -1,4 +1,7 @@
-"""Explorers: controls beside a figure and a sentence. Nothing here trains, so a move answers at once."""
+"""Explorers: controls beside a figure and a sentence. Nothing here trains, so a move answers at once.
+
+What does train in the background, on request, is `rtkit.playgrounds.Trainer`.
+"""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -6,6 +9,11 @@ from io import BytesIO
 import ipywidgets
 from matplotlib.figure import Figure
 
+# Handles of sliders come without a name for those who hear them; each gets the text before it.
+_NAMED = (
+    "<img src='data:,' hidden onerror=\"this.closest('.rtkit-explorer').querySelectorAll('.widget-hslider').forEach("
+    "one => one.querySelector('.noUi-handle').setAttribute('aria-label', one.querySelector('label').innerText))\">"
+)
 _LOOK = {"style": {"description_width": "9em"}, "layout": {"width": "25em"}}
 
 
@@ -24,6 +32,7 @@ def explorer(
     draw: Callable[..., str],
     size: tuple[float, float],
     layout: str | None = "constrained",
+    trainer=None,
 ) -> ipywidgets.Widget:
     """Lay out controls with a reset button, a sentence, and a figure that follows them.
 
@@ -31,6 +40,7 @@ def explorer(
         draw: (figure, *values of the controls) -> the sentence, as HTML; the figure comes empty.
         size: of the figure, in inches of 100 pixels.
         layout: matplotlib's layout engine; None, for panels placed by hand, saves half the time of a drawing.
+        trainer: a `playgrounds.Trainer` whose button computes a setting that the frame lacks.
     """
     sentence, image = ipywidgets.HTML(), ipywidgets.Image(format="png")
     reset = ipywidgets.Button(description="reset")
@@ -43,6 +53,8 @@ def explorer(
         buffer = BytesIO()
         figure.savefig(buffer, format="png")
         image.value = buffer.getvalue()
+        if trainer:
+            trainer.follow([control.value for control in controls], update)
 
     def restore(_):
         for control, value in zip(controls, start, strict=True):
@@ -57,5 +69,6 @@ def explorer(
         flex="0 0 auto", flex_flow="row wrap", align_content="flex-start", width="26em" if size[0] < 6 else "100%"
     )
     row = ipywidgets.Layout(flex_flow="row wrap")
-    panel = ipywidgets.Box([ipywidgets.Box([*controls, reset], layout=beside), image], layout=row)
+    below = [reset, *([trainer.box] if trainer else []), ipywidgets.HTML(_NAMED)]
+    panel = ipywidgets.Box([ipywidgets.Box([*controls, *below], layout=beside), image], layout=row)
     return ipywidgets.VBox([sentence, panel]).add_class("rtkit-explorer")
