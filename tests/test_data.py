@@ -1,9 +1,9 @@
 """Real images by name: what is read, what a replicate draws, what is refused and how, and what a download leaves."""
 
+import io
 import os
 import re
 import struct
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -513,7 +513,7 @@ LAYOUTS = {  # images of a data set (without ".png"), and what the refusal says
     "two domains": ([f"{p}{s}/{k}" for p in ("train", "test") for s in "AB" for k in (1, 2)], "'testA', 'testB'"),
     "one of them": (["DEV-data/1", "DEV-data/2", "cat/1", "cat/2"], "'DEV-data' tell"),
     "folds": (["fold_1/1", "fold_1/2", "fold_2/1", "fold_2/2"], "'fold_1', 'fold_2' tell"),
-    "flat split": (["train/1", "train/2", "test/1", "test/2"], r"train needs a folder for each of two classes .* none"),
+    "flat split": (["train/1", "train/2", "test/1", "test/2"], r"mine needs a folder for each of two classes .* none"),
     "half a split": ([f"train/{f}" for f in CLASSES], "'train' tell parts"),
     "three parts": ([f"{p}/{f}" for p in ("train", "valid", "test") for f in CLASSES], "'test', 'train', 'valid' tell"),
     "a split and classes": ([*(f"{p}/{f}" for p in ("train", "test") for f in CLASSES), *CLASSES], "no other folder"),
@@ -669,7 +669,7 @@ def test_another_folder_of_data_is_another_set_and_equal_content_is_equal(root, 
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="all names are UTF-8 there")
-def test_names_that_are_not_utf8_are_refused_in_words(root):
+def test_names_that_are_not_utf8_are_refused_in_words(root, monkeypatch):
     odd = os.fsdecode(b"caf\xe9")
     save(root / "mine" / odd / "1.png", (3, 3), 9)
     save(root / "ours" / "cat" / f"{odd}.png", (3, 3), 9)
@@ -685,11 +685,11 @@ def test_names_that_are_not_utf8_are_refused_in_words(root):
         with pytest.raises(ValueError, match=words) as caught:
             load(name)
         str(caught.value).encode()
-    command = [sys.executable, "-c", "from rtkit import cli; cli.main(['data', 'list'])"]
-    environment = os.environ | {"RTKIT_DATA": str(root), "PYTHONPATH": str(store.ROOT), "PYTHONUTF8": "1"}
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall("unusable .*is not UTF-8; rename", done.stdout)) == 3
+    strict = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    monkeypatch.setattr(sys, "stdout", strict)
+    assert cli.main(["data", "list"]) == 0
+    strict.seek(0)
+    assert len(re.findall("unusable .*is not UTF-8; rename", strict.read())) == 3
 
 
 def test_a_name_of_the_kits_own_is_no_data_set(root, capsys):

@@ -5,6 +5,7 @@ import multiprocessing
 import re
 import warnings
 from collections import Counter
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,10 @@ def _is_part(name: str) -> bool:
 
 def _deep(image: Image.Image) -> bool:
     """Whether the pixels of a file are of more than 8 bits a channel; Pillow reads many such files as 8 bits."""
-    raw = [(tile[0], tile[3]) for tile in getattr(image, "tile", ())]
-    many = (codec.startswith("ppm") and found[1] > 255 for codec, found in raw)  # the largest value of a ppm file
-    return image.mode[0] in "IF" or any(re.search(r";16[BLN]", str(found)) for _, found in raw) or any(many)
+    for codec, _, _, raw in getattr(image, "tile", ()):
+        if re.search(r";16[BLN]", str(raw)) or (codec.startswith("ppm") and raw[1] > 255):  # a ppm's largest value
+            return True
+    return image.mode[0] in "IF"
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
@@ -134,33 +136,29 @@ def scan(path: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Path, int]]]
         ValueError: it has none of the two layouts of data/README.md; the message names the folder and the remedy.
     """
     first, loose, _ = _inside(path)
-    divided = [folder.name for folder in first] == ["test", "train"]
-    if divided:
-        sides = {part: classes(path / part) for part in ("train", "test")}
+    sides, left = {"train": {}, "test": {}}, Counter({"beside the class folders": len(loose)})
+    if [folder.name for folder in first] == ["test", "train"]:
+        for part in sides:
+            sides[part], more = classes(path / part)
+            left += more
     else:
-        sides = dict.fromkeys(("train", "test"), classes(path))
-    names, tested = (tuple(found) for found, _ in sides.values())
-    odd = sorted(set(names) ^ set(tested))
+        whole, left = classes(path)
+        for name, files in whole.items():
+            if len(files) < 2:
+                raise ValueError(f"{path / name} holds one image; a class needs one to train on and one to test on")
+            test = holdout([file.name for file in files])
+            sides["train"][name], sides["test"][name] = (list(compress(files, chosen)) for chosen in (~test, test))
+    odd = sorted(sides["train"].keys() ^ sides["test"].keys())
     if odd:
         raise ValueError(f"{path}: train/ and test/ must have the same classes, but only one of them has {odd[0]!r}")
+    names = tuple(sides["train"])
     if len(names) < 2:
-        where = path / "train" if divided else path
-        raise ValueError(f"{where} needs a folder for each of two classes or more, it has {list(names) or 'none'}")
-    out = {"train": [], "test": []}
-    for label, name in enumerate(names):
-        if divided:
-            for part, (found, _) in sides.items():
-                out[part] += [(file, label) for file in found[name]]
-            continue
-        files = sides["train"][0][name]
-        if len(files) < 2:
-            raise ValueError(f"{path / name} holds one image; a class needs one to train on and one to test on")
-        for file, test in zip(files, holdout([file.name for file in files]), strict=True):
-            out["test" if test else "train"].append((file, label))
-    left = sides["train"][1]
-    if divided:
-        left = left + sides["test"][1] + Counter({"beside the class folders": len(loose)})
-    return names, out, left
+        raise ValueError(f"{path} needs a folder for each of two classes or more, it has {list(names) or 'none'}")
+    labelled = {
+        part: [(file, label) for label, name in enumerate(names) for file in found[name]]
+        for part, found in sides.items()
+    }
+    return names, labelled, +left
 
 
 def decode(file: Path, size: int) -> np.ndarray:

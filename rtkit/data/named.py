@@ -115,16 +115,14 @@ def _read_folder(path: Path, size: int, stamp: str) -> dict[str, np.ndarray]:
 
 def _stamp(path: Path, size: int) -> str:
     """What a data set on disk is told by: what the disk knows of its files, and the code that reads them."""
-    files, facts = [path], []
+    files = [path]
     if path.is_dir():
         files = [file for part in folders.scan(path)[1].values() for file, _ in part]
-    for file in files:
-        try:
-            now = file.stat()
-        except OSError as error:
-            raise ValueError(f"{file} cannot be used ({error.strerror}); repair or remove it") from error
-        known = (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev)
-        facts.append((str(file.relative_to(path)), *known))
+    try:
+        known = [(str(file.relative_to(path)), file.stat()) for file in files]
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be used ({error.strerror}); repair or remove it") from error
+    facts = [(name, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev) for name, now in known]
     return store.key({"folder": repr(path.resolve()), "files": facts, "size": size}, code(_read_folder))
 
 
