@@ -9,6 +9,26 @@ __version__ = "0.2.0"
 # process on two cores, attacks on a small network took ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+
+def _shell() -> str:
+    """The folder that relative paths start from: this process's or, for a kernel, that of what started it."""
+    if os.environ.get("JPY_PARENT_PID") != str(os.getppid()):
+        return os.getcwd()
+    import psutil  # comes with kernels
+
+    return psutil.Process(os.getppid()).cwd()
+
+
+# One place, in whatever folder this process and those that it starts work.
+for _name in ("RTKIT_RUNS", "RTKIT_DATA"):
+    _path = os.path.expanduser(os.environ.get(_name, ""))
+    if _path:
+        os.environ[_name] = _path if os.path.isabs(_path) else os.path.join(_shell(), _path)
+
+# The notebooks of the kit; copies beside them are none of them.
+NOTEBOOKS = ("00_start_here", "01_robust_features_transfer", "02_shape_bias", "03_influence_functions")
+NOTEBOOKS += ("04_attack_success", "05_keeping_robustness", "06_accuracy_robustness_tradeoff", "07_scorecard")
+
 # The presets and what their verdicts speak of; None where they are too small to judge anything. Here, so that who only
 # reads results knows them without the seconds that importing torch takes.
 PRESETS = {"smoke": None, "glyphs": "mechanism", "glyphs-full": "mechanism"}

@@ -1,6 +1,7 @@
 """The command line: `rtkit run`, `study`, `list`, `scorecard`, `report`, `data`, `import-checkpoint`, `doctor`."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -16,11 +17,11 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, text: str, preset: bool = True) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if preset:
-            command.add_argument("--preset", default="glyphs", help=f"one of {', '.join(PRESETS)} (default: glyphs)")
+            command.add_argument("--preset", help=f"one of {', '.join(PRESETS)} (default: glyphs)")
         return command
 
     run = add("run", "execute notebooks, each in a process of its own, and print the scorecard")
-    run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number or name, such as 01 (default: all)")
+    run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="a number such as 01, or a file (default: all)")
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
                      help="a notebook's parameter, such as -p seeds '[0, 1]' (see rtkit list)")  # fmt: skip
     study = add("study", "compute a study's frame and verdicts without Jupyter")
@@ -53,6 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     # Imported here so that --help answers at once.
     from rtkit import runner
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a letter shows a question mark
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that no kernel is left behind
     try:
         return _command(arguments)
@@ -64,17 +68,21 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        parser.exit(1, f"rtkit: {error}\n")
 
 
 def _command(arguments: argparse.Namespace) -> int:
     from rtkit import runner
 
-    given = {"preset": getattr(arguments, "preset", "glyphs")}
-    if arguments.command == "run":
-        given |= dict(arguments.parameters)
-    if given["preset"] not in PRESETS:
-        raise runner.UsageError(runner.nearest("preset", given["preset"], PRESETS))
-    preset, status = given["preset"], 0
+    pairs = [("preset", arguments.preset)] if getattr(arguments, "preset", None) else []
+    pairs += getattr(arguments, "parameters", [])
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise runner.UsageError(f"a parameter is given twice: {', '.join(name for name, _ in pairs)}")
+    preset, status = given.get("preset", "glyphs"), 0
+    if preset not in PRESETS:
+        raise runner.UsageError(runner.nearest("preset", preset, PRESETS))
     if arguments.command == "doctor":
         from rtkit import doctor
 
@@ -90,7 +98,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return report.main(preset)
     if arguments.command == "run":
-        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given)
+        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given, preset)
     elif arguments.command == "study":
         _study(arguments.name, preset, arguments.tune, arguments.judge)
         if arguments.tune:
@@ -112,7 +120,7 @@ def _study(word: str, preset: str, tune: bool, judge: bool) -> None:
     if not any(preset in presets for presets in known.values()):
         valid = dict.fromkeys(one for presets in known.values() for one in presets)
         raise runner.UsageError(f"{word} does not run at the preset {preset!r}, only at {', '.join(valid)}")
-    runner.writable(store.RUNS)
+    runner.writable(store.RUNS if tune else (store.RESULTS if judge else store.RUNS / "records") / preset)
     path, values = lesson.path(number), {"preset": preset, "run": "kit" if judge else "mine"}
     try:
         space = lesson.execute(path, values, lesson.GRID if tune else lesson.STUDY)
@@ -147,7 +155,7 @@ def _import(path: Path, to: str | None) -> int:
     except ValueError as error:
         raise runner.UsageError(str(error)) from error
     except OSError as error:
-        raise runner.UsageError(f"cannot write to {folder}: {error.strerror}; name another folder with --to") from error
+        raise runner.UsageError(f"{error.strerror}; name another folder with --to") from error
     return 0
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+from contextlib import contextmanager
 from functools import cache
 
 import joblib
@@ -67,9 +68,17 @@ def _client(where: str):
     return client
 
 
+@contextmanager
 def backend(processes: int):
     """A context in which joblib spreads its tasks over so many processes here, or over the cluster that is named."""
-    if not address():
-        return joblib.parallel_config("loky", n_jobs=processes, inner_max_num_threads=1)
-    _client(address())
-    return joblib.parallel_config("dask", n_jobs=-1)
+    options = {"backend": "loky", "n_jobs": processes, "inner_max_num_threads": 1}
+    if address():
+        _client(address())
+        options = {"backend": "dask", "n_jobs": -1}
+    before = os.environ.get("PYTHONSAFEPATH", "")
+    os.environ["PYTHONSAFEPATH"] = "1"  # modules in the working folder do not stand for the library's
+    try:
+        with joblib.parallel_config(**options):
+            yield
+    finally:
+        os.environ["PYTHONSAFEPATH"] = before

@@ -65,7 +65,7 @@ def bf16() -> bool:
     path = RUNS / "bf16.json"
     machine = {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
     try:
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
         if {key: known[key] for key in machine} == machine:
             return known["faster"]
     except (OSError, ValueError, KeyError):

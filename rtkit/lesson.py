@@ -10,6 +10,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+import rtkit
 from rtkit import definitions, store
 
 NOTEBOOKS = store.ROOT / "notebooks"
@@ -19,7 +20,7 @@ STUDY = (*GRID, "run", "effect")
 
 def paths() -> list[Path]:
     """The notebooks of the kit, in the order in which they are read."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    return [NOTEBOOKS / f"{name}.ipynb" for name in rtkit.NOTEBOOKS]
 
 
 def path(number: str) -> Path:

@@ -1,7 +1,8 @@
 """The presets: which world, which network, which budget. Every notebook takes one by name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import rtkit
 from rtkit.data.glyphs import World
@@ -77,18 +78,26 @@ PRESETS = {
 }
 
 
-def replicates(preset: Preset, seeds: Sequence[int] | None) -> tuple[int, ...]:
-    """The seeds to run: those given, or the preset's own where none are.
+def several(given) -> list:
+    """What was given for a parameter that takes several values: nothing, one, or many, of numpy's types or Python's."""
+    given = given.tolist() if hasattr(given, "tolist") else given
+    if given is None:
+        return []
+    many = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    return list(given) if many else [given]
+
+
+def replicates(preset: Preset, seeds: int | Iterable[int] | None) -> tuple[int, ...]:
+    """The seeds to run: that or those given, each once, or the preset's own where none is.
 
     Raises:
         ValueError: something else than non-negative whole numbers was given.
     """
-    if not seeds:
-        return preset.seeds
-    if isinstance(seeds, str) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+    given = several(seeds)
+    if not all(isinstance(seed, Integral) and not isinstance(seed, bool) and 0 <= seed < 2**31 for seed in given):
         example = "[0, 1, 2] (papermill takes lists as -y 'seeds: [0, 1, 2]')"
-        raise ValueError(f"seeds must be whole numbers such as {example}, got {seeds!r}")
-    return tuple(dict.fromkeys(seeds))
+        raise ValueError(f"seeds must be whole numbers from 0 to 2147483647 such as {example}, got {seeds!r}")
+    return tuple(dict.fromkeys(map(int, given))) or preset.seeds
 
 
 def is_drawn(preset: Preset) -> bool:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import nbformat
 import papermill
 import yaml
 
@@ -38,21 +39,36 @@ def paths(preset: str = "") -> list[Path]:
 
 
 def find(word: str) -> Path:
-    """The notebook that a word names: its number, its name, or its file.
+    """The notebook that a word names: one of the kit's by its number or name, or by its path that very file.
 
     Raises:
         UsageError: there is none.
     """
-    name = Path(word).name.removesuffix(".ipynb")
+    if word.endswith(".ipynb") or Path(word).name != word:
+        file = Path(word).expanduser().absolute()
+        if not file.is_file():
+            raise UsageError(f"there is no file {word}; the kit's notebooks go by number or name alone, such as 01")
+        return next((path for path in paths() if path.exists() and path.samefile(file)), file)
     for path in paths():
-        if name in (path.stem, path.stem.partition("_")[0]):
+        if word in (path.stem, path.stem.partition("_")[0]):
             return path
     raise UsageError(nearest("notebook", word, [path.stem for path in paths()]))
 
 
+def _verbatim(path: Path) -> str:
+    return str(path).replace("{", "{{").replace("}", "}}")  # papermill takes paths for templates
+
+
 def parameters(path: Path) -> dict[str, dict]:
-    """What a notebook takes, by name: papermill's `inferred_type_name`, `default` and `help`."""
-    return papermill.inspect_notebook(str(path))
+    """What a notebook takes, by name: papermill's `inferred_type_name`, `default` and `help`.
+
+    Raises:
+        UsageError: the file is no notebook.
+    """
+    try:
+        return papermill.inspect_notebook(_verbatim(path))
+    except Exception as error:  # papermill and what it stands on raise nearly anything where a file is no notebook
+        raise UsageError(f"{path} cannot be read as a notebook: {type(error).__name__}: {error}") from error
 
 
 def _parse(name: str, text: str, kind: str) -> object:
@@ -65,7 +81,9 @@ def _parse(name: str, text: str, kind: str) -> object:
         value = text
     if kind == "list[str]" and re.fullmatch(r"[\w.-]+", text):
         return [text]  # a bare word, whatever else YAML would make of it
-    outer, inner = re.fullmatch(r"(\w+)(?:\[(\w+)\])?", kind).groups()
+    outer, _, inner = kind.removesuffix("]").partition("[")
+    if outer == "list" and inner != "str" and not isinstance(value, list):
+        value = [value]
     types = {"int": int, "float": (int, float), "bool": bool, "list": list, "str": str, "dict": dict}
 
     def fits(value, kind: str | None) -> bool:
@@ -78,10 +96,13 @@ def _parse(name: str, text: str, kind: str) -> object:
     raise UsageError(f"parameter {name} must be of type {kind}, got {text!r}")
 
 
-def assign(notebooks: list[Path], given: Mapping[str, str]) -> list[dict]:
+def assign(notebooks: list[Path], given: Mapping[str, str], default: Mapping[str, str] = {}) -> list[dict]:
     """Give every notebook those of the parameters that it takes, read as the types that it names.
 
     Papermill itself only warns about a parameter that no cell uses, so they are looked up first.
+
+    Args:
+        default: values of parameters that are not given, for notebooks that take them.
 
     Raises:
         UsageError: no notebook takes a parameter, or a value is of another type.
@@ -90,8 +111,9 @@ def assign(notebooks: list[Path], given: Mapping[str, str]) -> list[dict]:
     for name in given:
         if not any(name in takes for takes in known):
             raise UsageError(nearest("parameter", name, sorted({name for takes in known for name in takes})))
+    every = {**default, **given}
     return [
-        {name: _parse(name, text, takes[name]["inferred_type_name"]) for name, text in given.items() if name in takes}
+        {name: _parse(name, text, takes[name]["inferred_type_name"]) for name, text in every.items() if name in takes}
         for takes in known
     ]
 
@@ -106,15 +128,23 @@ def writable(folder: Path) -> Path:
         store.write_atomically(folder / ".writable", b"")
         (folder / ".writable").unlink(missing_ok=True)  # another process may have looked at the same time
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}; set RTKIT_RUNS to a folder of yours") from error
+        raise UsageError(error.strerror) from error
     return folder
+
+
+def _copy(path: Path, preset: str) -> Path:
+    """Where the executed copy of a notebook goes: one of the kit's by its name, one's own by its whole path."""
+    folder, own = store.RUNS / "notebooks" / preset, path.resolve()
+    return folder / (path.name if path in lesson.paths() else Path("own", own.relative_to(own.anchor)))
 
 
 def _execute(path: Path, out: Path, values: dict) -> int:
     """Execute one notebook in a process of its own; return its exit status."""
     command = [sys.executable, "-m", "rtkit.runner", str(path), str(out), json.dumps(values)]
+    # Modules in the working folder, and in the notebook's, must not stand for the library's: see `_child`.
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "RTKIT_RUNS": str(store.RUNS)}
     # A session of its own keeps the terminal's Ctrl-C from it, so that it hears of it once, and from us.
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command, start_new_session=True, env=environment)
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -126,28 +156,31 @@ def _execute(path: Path, out: Path, values: dict) -> int:
         raise
 
 
-def run(notebooks: list[Path], given: Mapping[str, str]) -> int:
+def run(notebooks: list[Path], given: Mapping[str, str], preset: str = "glyphs") -> int:
     """Execute notebooks, keep the executed copies under runs/, and return the exit status: 1 where one failed.
 
-    Each runs in a process of its own. One that fails keeps its partly executed copy, with the traceback, and the
-    others go on.
+    Each runs in a process of its own. One that fails leaves how far it came, with the traceback, as
+    NAME.unfinished.ipynb beside the copy that was executed to its end, if there is one, and the others go on.
 
     Args:
-        given: parameters by name, as text; `preset` among them.
+        given: parameters by name, as text.
+        preset: for notebooks that take one, where none is given.
 
     Raises:
         UsageError: see `assign` and `writable`.
     """
-    values = assign(notebooks, given)
-    folder = writable(store.RUNS / "notebooks" / given["preset"])
+    preset = given.get("preset", preset)
+    values = assign(notebooks, given, {"preset": preset})
+    outs = [_copy(path, preset) for path in notebooks]
+    folders = [os.path.relpath(writable(folder)) for folder in dict.fromkeys(out.parent for out in outs)]
     failed = []
-    for path, chosen in zip(notebooks, values, strict=True):
+    for path, out, chosen in zip(notebooks, outs, values, strict=True):
         print(f"{path.stem}: {', '.join(f'{name} {value}' for name, value in chosen.items())}", file=sys.stderr)
-        if _execute(path, folder / path.name, chosen):
+        if _execute(path, out, chosen):
             failed.append(path.stem)
-    print(f"executed notebooks: {os.path.relpath(folder)}")
+    print(f"executed notebooks: {', '.join(folders)}")
     if failed:
-        print(f"failed: {', '.join(failed)}; the copies there hold the tracebacks", file=sys.stderr)
+        print(f"failed: {', '.join(failed)}; NAME.unfinished.ipynb there holds the traceback", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -157,23 +190,30 @@ def print_scorecard(preset: str, as_json: bool = False) -> None:
 
     found = records.scorecard(preset)
     if as_json:
-        print(json.dumps([verdict.to_dict() for verdict in found], indent=1, ensure_ascii=False, allow_nan=False))
+        print(json.dumps([verdict.to_dict() for verdict in found], indent=1, allow_nan=False))
     else:
         print(claims.table(found).to_string(max_colwidth=60))
 
 
-def _child(path: str, out: str, values: str) -> int:
+def _child(path: Path, out: Path, values: dict) -> int:
+    unfinished = out.with_suffix(".unfinished.ipynb")
+    # A reader's own modules beside the notebook can be imported, after those of the library.
+    last = "__import__('os').environ.pop('PYTHONSAFEPATH', 0), __import__('sys').path.append('')"
+    options = {"cwd": path.parent, "stderr_file": sys.stderr}
+    options["extra_arguments"] = ["--InteractiveShellApp.ignore_cwd=True", f"--IPKernelApp.exec_lines={last}"]
     try:
-        papermill.execute_notebook(path, out, json.loads(values), cwd=Path(path).parent, stderr_file=sys.stderr)
+        done = papermill.execute_notebook(_verbatim(path), _verbatim(unfinished), values, **options)
+        store.write_atomically(out, nbformat.writes(done).encode())
+        unfinished.unlink(missing_ok=True)
     except papermill.PapermillExecutionError as error:
-        print(f"{Path(path).stem} failed in cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
+        print(f"{path.stem} failed in cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, RuntimeError) as error:  # a kernel that died, by Ctrl-C or for want of memory
+    except (KeyboardInterrupt, RuntimeError, OSError) as error:  # by Ctrl-C, or for want of memory or room on the disk
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would tell of tasks that were cut short
-        print(f"{Path(path).stem} stopped: {str(error) or 'interrupted'}", file=sys.stderr)
+        print(f"{path.stem} stopped: {str(error) or 'interrupted'}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(_child(*sys.argv[1:]))
+    sys.exit(_child(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])))

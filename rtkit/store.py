@@ -4,6 +4,7 @@ A key is a hash of everything that decides a result: its configuration, the code
 format. Nothing is ever invalidated by hand; another key is simply another file.
 """
 
+import errno
 import gzip
 import hashlib
 import json
@@ -13,6 +14,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,16 +53,27 @@ def key(config: dict, code: str) -> str:
     return hashlib.sha256(f"{to_json(config)}\n{code}".encode()).hexdigest()[:24]
 
 
+def _refused(path: Path, error: OSError) -> OSError:
+    remedy = "; set RTKIT_RUNS to a folder of yours with room" if RUNS in path.parents else ""
+    return OSError(error.errno, f"cannot write to {path.parent}: {error.strerror}{remedy}")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name, then rename: a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write under a temporary name, then rename: a reader sees the whole file or none.
+
+    Raises:
+        OSError: it cannot be written; says where, and under runs/ what to do.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def cached(path: Path, read: Callable, compute: Callable, write: Callable):
@@ -71,7 +84,7 @@ def cached(path: Path, read: Callable, compute: Callable, write: Callable):
             return read(path)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:  # an OSError says nothing about the file: it is raised
+        except ValueError as error:  # its checksum fails; whatever else goes wrong says nothing about the file
             warnings.warn(f"{path} is damaged ({error}); computing it again", DamagedFile, stacklevel=4)
             path.unlink(missing_ok=True)
             return None
@@ -79,13 +92,20 @@ def cached(path: Path, read: Callable, compute: Callable, write: Callable):
     value = attempt()
     if value is not None:
         return value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(filelock.FileLock(f"{path}.lock"))
+        except OSError as error:
+            # A lock file of another user's, or a network folder without locks: at worst two compute the same.
+            if error.errno not in (errno.EACCES, errno.ENOLCK) or not os.access(path.parent, os.W_OK):
+                raise _refused(path, error) from error
         value = attempt() if path.exists() else None
         if value is None:
             value = compute()
             write_atomically(path, write(value))
-    Path(f"{path}.lock").unlink(missing_ok=True)
+    with suppress(OSError):
+        Path(f"{path}.lock").unlink(missing_ok=True)
     return value
 
 
@@ -95,8 +115,8 @@ def _seal(payload: str) -> bytes:
 
 def read_sealed(path: Path) -> dict:
     """The document in a sealed file; ValueError where its checksum does not match."""
-    seal, _, payload = path.read_text(encoding="utf-8").partition("\n")
-    if hashlib.sha256(payload.encode()).hexdigest() != seal:
+    seal, _, payload = path.read_bytes().partition(b"\n")
+    if hashlib.sha256(payload).hexdigest().encode() != seal:
         raise ValueError("its checksum does not match")
     return json.loads(payload)
 
@@ -173,15 +193,14 @@ def network(
     from safetensors.torch import save
 
     def read(path):
-        if not path.exists():
-            raise FileNotFoundError(path)
+        path.open("rb").close()  # whether it is there and may be read, safetensors does not tell from damage
         try:
             with safe_open(path, framework="pt") as file:
-                meta = file.metadata()
+                meta = file.metadata() or {}
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except SafetensorError as error:
             raise ValueError(str(error)) from error
-        if _digest(state) != meta["digest"]:
+        if _digest(state) != meta.get("digest"):
             raise ValueError("its checksum does not match")
         return state, json.loads(meta["facts"])
 
@@ -206,7 +225,7 @@ def network(
 def _processor() -> str:
     """The processor's name, or where the system does not tell it, its architecture."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from rtkit import must_lie
+from rtkit import must_lie, presets
 from rtkit.data import glyphs, named, pictures, targets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
 from rtkit.data.pictures import Pictures
@@ -25,7 +25,7 @@ def classes(world: World | Pictures) -> int:
     return len(SOURCE_LETTERS)
 
 
-def own(asked: Sequence[str] | str | None, study: Iterable = ()) -> tuple[str, ...]:
+def own(asked: Iterable[str] | str | None, study: Iterable = ()) -> tuple[str, ...]:
     """The data sets of a reader's own among the targets that a run was asked for, each once.
 
     Args:
@@ -35,8 +35,8 @@ def own(asked: Sequence[str] | str | None, study: Iterable = ()) -> tuple[str, .
     Raises:
         ValueError: something else than names was given, or one is no data set, or not the reader's alone.
     """
-    names = [asked] if isinstance(asked, str) else [] if asked is None else asked
-    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+    names = presets.several(asked)
+    if not all(isinstance(name, str) for name in names):
         raise ValueError(f'targets must be names of data sets such as ["mydata"], got {asked!r}')
     names = dict.fromkeys(map(str, names))
     try:

@@ -155,10 +155,10 @@ def unpack(sheets: Path, folder: Path) -> dict[str, list[int]]:
 
 def tests(run: Run) -> None:
     """The tests that need a GPU; warnings stay warnings, for other versions than the locked ones may warn."""
-    files = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if "mark.gpu" in path.read_text()]
+    files = [path for path in sorted((ROOT / "tests").glob("test_*.py")) if b"mark.gpu" in path.read_bytes()]
     words = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-W", "default", "-p", "no:cacheprovider", *files]
     status, output = run.command(words, 120, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
-    (run.out / "tests.txt").write_text(f"{output}\nexit status {status}\n")
+    (run.out / "tests.txt").write_text(f"{output}\nexit status {status}\n", encoding="utf-8")
     if status:
         raise RuntimeError(f"pytest ended with {status}: {output[-300:]}")
 
@@ -257,7 +257,7 @@ def main() -> int:
         torch.set_num_threads(1)
     run.out.mkdir(parents=True, exist_ok=True)
     path = run.out / "stages.json"
-    log = json.loads(path.read_text()) if path.exists() else {}
+    log = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in chosen:
         start = time.monotonic()
         try:

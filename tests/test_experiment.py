@@ -1,5 +1,7 @@
 """The engine: what is read, what is computed, and that both give the same frame."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -116,3 +118,18 @@ def test_a_notebook_s_study_keeps_no_record_of_what_it_only_read(grid):
     space = study("05", preset="glyphs")
     records.publish(space["judge"])
     assert not (store.RUNS / "records").exists()
+
+
+@pytest.mark.slow
+def test_modules_in_the_working_folder_do_not_stand_for_the_library_s(tmp_path):
+    """Nor where a script without a main guard asks for several processes."""
+    for name in ("random", "joblib", "numpy", "torch", "rtkit"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not the library')\n", encoding="utf-8")
+    script = tmp_path / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    (script.parent / "helper.py").write_text("def double(x):\n    return 2 * x\n", encoding="utf-8")
+    code = "import helper, os\nfrom rtkit import experiment\nexperiment.workers = lambda: 2\n"
+    code += "print(experiment.spread((helper.double, [1, 2], '')), os.environ['PYTHONSAFEPATH'] or 'as before')\n"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (0, "[[2, 4]] as before\n"), done.stderr

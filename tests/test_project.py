@@ -3,10 +3,12 @@
 import ast
 import io
 import re
+import shutil
 import subprocess
 import sys
 import tokenize
 import tomllib
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -200,3 +202,62 @@ def test_git_holds_nothing_generated():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not [name for name in listed if re.search(r"^runs/|__pycache__|\.safetensors$|\.ipynb_checkpoints", name)]
     assert [name for name in listed if name.startswith("data/")] == ["data/README.md"]
+
+
+def above(tmp_path: Path, *options: str, code: str) -> subprocess.CompletedProcess:
+    """Python without this environment, in a folder that holds a clone of the kit named rtkit."""
+    clone = tmp_path / "rtkit"
+    clone.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    shutil.copytree(ROOT / "rtkit", clone / "rtkit", ignore=shutil.ignore_patterns("__pycache__"))
+    (clone / "data").mkdir()
+    command = [sys.executable, *options, "-c", code]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+USE = "import rtkit.data, rtkit.definitions, rtkit.cli; from rtkit import PRESETS; print(rtkit.__file__)"
+
+
+def test_the_package_is_found_from_the_folder_above_a_clone_of_its_name(tmp_path):
+    """As a folder on the path, wherever it stands there, it comes before the clone's own folder of the same name."""
+    done = above(tmp_path, "-S", "-E", code=f"import sys; sys.path.append('rtkit'); {USE}")
+    assert Path(tmp_path, done.stdout.strip()) == tmp_path / "rtkit" / "rtkit" / "__init__.py", done.stderr
+
+
+def test_an_editable_installation_is_a_folder_on_the_path(tmp_path):
+    pytest.importorskip("setuptools", reason="needs setuptools, which builds the installation")
+    build = "import os; os.chdir('rtkit'); from setuptools import build_meta; build_meta.build_editable('..')"
+    done = above(tmp_path, code=build)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        (line,) = [file.read(name).decode() for name in file.namelist() if name.endswith(".pth")]
+        assert not [name for name in file.namelist() if name.endswith(".py")]
+    assert line.strip() == str(tmp_path / "rtkit")
+    assert "--editable" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_python_m_rtkit_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "rtkit", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: rtkit ")
+
+
+def test_no_text_is_read_or_written_as_the_locale_says():
+    """Every text file that package, scripts and notebooks open names its encoding, and so does text of processes."""
+    texts = {path: path.read_text(encoding="utf-8") for path in [*SOURCES, *(ROOT / "scripts").glob("*.py")]}
+    texts |= {path: notebook_code(path) for path in lesson.paths()}
+    found = []
+    for path, text in texts.items():
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            given = {word.arg: word.value for word in node.keywords}
+            modes = [one.value for one in [*node.args, given.get("mode")] if isinstance(one, ast.Constant)]
+            opens = ast.unparse(node.func) not in ("Image.open", "os.open", "file.open")
+            text = name in ("read_text", "write_text") or "text" in given or "universal_newlines" in given
+            text |= name == "open" and opens and not any("b" in str(mode) for mode in modes)
+            found += [f"{path.name}:{node.lineno} {name}"] if text and "encoding" not in given else []
+    assert not found
