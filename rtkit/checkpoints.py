@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -26,6 +27,18 @@ _TENSOR_MAKERS = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_reb
 # What wraps a network in the published files, outermost first; attackers and normalisers hold copies and constants.
 _PREFIXES = ("module.", "model.")
 _COPIES = ("attacker.", "normalizer.", "normalize.")
+_KEYS = re.compile("model|state_dict|ema|net|weights|params", re.IGNORECASE)  # what weights are kept under
+# How files begin that are none of torch's, what they are, and what to do.
+_OTHERS = (
+    (rb"\Z", "empty: download it again"),
+    (rb"PK", "cut short: download it again"),
+    (rb"version https://git-lfs", "a Git LFS pointer, which only names the file: fetch that with `git lfs pull`"),
+    (rb"(\xef\xbb\xbf)?\s*<", "a web page: download the file by hand in a browser, logged in where that is asked for"),
+    (rb".{8}\s*\{", "a safetensors file: import the checkpoint (.ckpt, .pt) that it was made from"),
+    (rb"\x08[\1-\x20][\x12\x1a\x22\x28\x32\x3a\x42]", "an ONNX program: import the checkpoint that it was made from"),
+    (rb"\x89HDF", "an HDF5 file, as Keras writes: import a checkpoint of torch's"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!", "a packed file: unpack it, and import what is inside"),
+)
 
 
 class Inert:
@@ -66,10 +79,13 @@ class _Tensor:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    negated: bool  # not yet carried out where it was saved
 
 
-def _tensor(storage, offset, size, stride, *_):
-    return _Tensor(storage, offset, tuple(size), tuple(stride)) if isinstance(storage, _Storage) else Inert()
+def _tensor(storage, offset, size, stride, _=None, __=None, facts=None):
+    if not isinstance(storage, _Storage):
+        return Inert()
+    return _Tensor(storage, offset, tuple(size), tuple(stride), bool((facts or {}).get("neg")))
 
 
 class _Reader(pickle.Unpickler):
@@ -92,7 +108,10 @@ class _Reader(pickle.Unpickler):
 
 
 def _zipped(file: zipfile.ZipFile) -> tuple[object, dict[str, bytes]]:
-    (name,) = (name for name in file.namelist() if name.count("/") == 1 and name.endswith("/data.pkl"))
+    names = [name for name in file.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(names) != 1:
+        raise ValueError("it is an archive, and not one of torch's: unpack it, and import what is inside")
+    (name,) = names
     root = name.removesuffix("data.pkl")
     if f"{root}byteorder" in file.namelist() and file.read(f"{root}byteorder") != b"little":
         raise ValueError("it was written on a big-endian machine")
@@ -102,6 +121,9 @@ def _zipped(file: zipfile.ZipFile) -> tuple[object, dict[str, bytes]]:
 
 
 def _legacy(raw: bytes) -> tuple[object, dict[str, bytes]]:
+    what = next((what for begin, what in _OTHERS if re.match(begin, raw[:256], re.DOTALL)), None)
+    if what:
+        raise ValueError(f"it is {what}")
     stream = io.BytesIO(raw)
     if _Reader(stream).load() != _MAGIC or _Reader(stream).load() != _PROTOCOL:
         raise ValueError("it is no file of torch's")
@@ -119,6 +141,8 @@ def _legacy(raw: bytes) -> tuple[object, dict[str, bytes]]:
     for key in _Reader(stream).load():
         elements = int.from_bytes(stream.read(8), "little")
         blobs[str(key)] = stream.read(elements * dtypes[str(key)].itemsize)
+        if len(blobs[str(key)]) < elements * dtypes[str(key)].itemsize:
+            raise ValueError("it is cut short: download it again")
     return found, blobs
 
 
@@ -132,7 +156,21 @@ def _filled(tensor: _Tensor, blobs: dict[str, bytes]) -> torch.Tensor:
         raise ValueError("a tensor reaches beyond its storage: the file is cut short or was tampered with")
     if math.prod(tensor.size) > len(values):  # a stride of zero makes terabytes of a few bytes
         raise ValueError("a tensor has more elements than its storage")
-    return values.as_strided(tensor.size, tensor.stride, start).clone(memory_format=torch.contiguous_format)
+    found = values.as_strided(tensor.size, tensor.stride, start).clone(memory_format=torch.contiguous_format)
+    return -found if tensor.negated else found
+
+
+def _weights(found) -> dict:
+    """The dictionary of weights: what is there under the one name for such, or the whole."""
+    if not isinstance(found, dict) or not found:
+        raise ValueError("it holds no dictionary of weights; of a whole network save its state_dict()")
+    inside = {name: part for name, part in found.items() if isinstance(part, dict) and _KEYS.search(str(name))}
+    inside = {name: part for name, part in inside.items() if any(isinstance(value, _Tensor) for value in part.values())}
+    if len(inside) > 1:
+        raise ValueError(
+            f"it holds weights under {', '.join(map(repr, inside))}; save one of them to a file of its own"
+        )
+    return next(iter(inside.values()), found)
 
 
 def _plain_name(name: str) -> str | None:
@@ -152,15 +190,15 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     A file that was made for it can still exhaust memory or crash the process; it cannot run anything.
 
     Accepts what `torch.save` has written since 1.0, pickled by pickle or dill: a dictionary with the weights under
-    "model" or "state_dict", or the weights themselves, with or without the prefixes of DataParallel and of the
-    robustness library.
+    "model", "state_dict", "state_dict_ema" or the like, or the weights themselves, with or without the prefixes of
+    DataParallel and of the robustness library.
 
     Returns:
         Tensors by the parameter names of the network itself.
 
     Raises:
-        ValueError: the file is no such checkpoint, is damaged, or holds something else than tensors among its weights;
-            the message names the file and the entry.
+        ValueError: the file is no such checkpoint, is damaged, holds several sets of weights, something else than
+            tensors among them, or one twice under several prefixes; the message names the file, the entries and a way.
     """
     try:
         raw = path.read_bytes()
@@ -169,23 +207,23 @@ def read(path: Path) -> dict[str, torch.Tensor]:
                 found, blobs = _zipped(archive)
         else:
             found, blobs = _legacy(raw)
-        for name in ("model", "state_dict"):
-            if isinstance(found, dict) and isinstance(found.get(name), dict):
-                found = found[name]
-                break
-        if not isinstance(found, dict) or not found:
-            raise ValueError("it holds no dictionary of weights")
         out: dict[str, torch.Tensor] = {}
-        for name, value in found.items():
+        origin: dict[str, str] = {}
+        for name, value in _weights(found).items():
             if not isinstance(name, str) or not isinstance(value, _Tensor):
                 raise ValueError(f"its entry {name!r} is no tensor")
             plain = _plain_name(name)
+            if plain in origin:
+                raise ValueError(f"its entries {origin[plain]!r} and {name!r} are both {plain!r}; keep one of them")
             if plain is not None:
-                out[plain] = _filled(value, blobs)
+                origin[plain], out[plain] = name, _filled(value, blobs)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle may fail in any way; none of them may escape unnamed
+    except ValueError as error:
         raise ValueError(f"{path} is no checkpoint that can be read safely: {error}") from error
+    except Exception as error:  # a damaged pickle may fail in any way; none of them may escape unnamed
+        message = f"it is cut short or damaged, or was not made by torch: download it again ({error})"
+        raise ValueError(f"{path} is no checkpoint that can be read safely: {message}") from error
     return out
 
 
@@ -197,6 +235,7 @@ def convert(path: Path, folder: Path) -> Path:
 
     state = read(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    out = folder / f"{path.stem}.safetensors"
+    stem = path.name if path.suffix[1:].isdigit() else path.stem  # what follows the point of eps0.5 is no suffix
+    out = folder / f"{stem}.safetensors"
     write_atomically(out, save(state, {"original": path.name, "sha256": digest}))
     return out

@@ -151,11 +151,12 @@ def _import(path: Path, to: str | None) -> int:
 
     folder = Path(to) if to else published.folder()
     try:
-        print(checkpoints.convert(path, folder))
+        made = checkpoints.convert(path, folder)
     except ValueError as error:
         raise runner.UsageError(str(error)) from error
     except OSError as error:
         raise runner.UsageError(f"{error.strerror}; name another folder with --to") from error
+    print("\n".join(filter(None, (str(made), published.hint(made.stem)))))
     return 0
 
 

@@ -12,7 +12,7 @@ from rtkit.data.pictures import Pictures
 
 ADDRESS = "https://huggingface.co/madrylab/robust-imagenet-models"
 MAIN_EPS = 3.0  # in l2: the robust network of Utrera et al.'s main contrasts (2021, section 3)
-_NAME = re.compile(r"(?P<architecture>\w+)_(?P<norm>l2|linf)_eps(?P<eps>\d+(\.\d+)?)\.safetensors")
+_NAME = re.compile(r"(?P<architecture>\w+)_(?P<norm>l2|linf)_eps(?P<eps>\d+(\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,25 @@ def _again(path: Path) -> str:
     return f"run `rtkit import-checkpoint {path.stem}.ckpt` on the file as it was published, under its own name"
 
 
+def hint(name: str) -> str:
+    """What is wrong with a file's name, so that it is never looked at, and how to call it; "" where nothing is.
+
+    Args:
+        name: without its suffix.
+    """
+    found = _NAME.fullmatch(name)
+    if found and found["architecture"] in models.RESNETS:
+        return ""
+    # A browser numbers second downloads, and tools add the epoch, `best` or another suffix.
+    plain = re.search(r"(\w+?_(l2|linf)_eps\d+(\.\d+)?)(?![\d.]*\d)", name.lower().replace("-", "_"))
+    if plain and plain[1].partition("_l")[0] in models.RESNETS:
+        return f"no preset looks for {name!r}: if it is {plain[1]}, call the file {plain[1]}.ckpt and import it"
+    return (
+        f"no preset looks for {name!r}: `imagenet` takes ARCHITECTURE_NORM_epsRADIUS, such as "
+        f"resnet18_l2_eps3, of {', '.join(models.RESNETS)}, in l2 or linf"
+    )
+
+
 def _read(path: Path, weights: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """A file's metadata and, if wanted, its weights."""
     from safetensors import SafetensorError, safe_open
@@ -94,10 +113,15 @@ def _there() -> dict[str, list[tuple[str, float, str]]]:
     """(norm, radius, file name) of each network that is there by architecture, the standard one first."""
     found = {}
     for path in sorted(folder().glob("*.safetensors")):
-        name = _NAME.fullmatch(path.name)
-        if name and name["architecture"] in models.RESNETS:
-            eps = float(name["eps"]) / (255 if name["norm"] == "linf" else 1)
-            found.setdefault(name["architecture"], []).append((name["norm"], eps, path.name))
+        if hint(path.stem):
+            continue
+        name = _NAME.fullmatch(path.stem)
+        eps = float(name["eps"]) / (255 if name["norm"] == "linf" else 1)
+        rows = found.setdefault(name["architecture"], [])
+        for norm, other, file in rows:
+            if other == eps and (norm == name["norm"] or not eps):
+                raise ValueError(f"{file} and {path.name} in {path.parent} are of one radius; keep one of them")
+        rows.append((name["norm"], eps, path.name))
     return {architecture: sorted(rows, key=lambda row: (row[1] > 0, row)) for architecture, rows in found.items()}
 
 
@@ -107,7 +131,8 @@ def networks(world: Pictures, architecture: str) -> tuple[Published, ...]:
     All are of one architecture: the given one, or where it lacks a pair, the first of `models.RESNETS` that has one.
 
     Raises:
-        ValueError: no architecture has both a standard and a robust network; the message says how to get them.
+        ValueError: no architecture has both a standard and a robust network, or two files are of one radius; the
+            message says what to do.
     """
     there = _there()
     for name in dict.fromkeys((architecture, *models.RESNETS)):
@@ -126,8 +151,10 @@ def networks(world: Pictures, architecture: str) -> tuple[Published, ...]:
                 for norm, eps, file in rows
             )
     files = [Path(file).stem for rows in there.values() for _, _, file in rows]
+    unknown = "".join(f"; {hint(path.stem)}" for path in sorted(folder().glob("*.safetensors")) if hint(path.stem))
     raise ValueError(
         f"needs a standard and a robust ImageNet network of one architecture in {folder()}; there "
-        f"{'are ' + ', '.join(files) if files else 'is none yet'}. Download for example {architecture}_l2_eps0.ckpt "
-        f"and {architecture}_l2_eps3.ckpt by hand from {ADDRESS}, then run `rtkit import-checkpoint FILE` on each"
+        f"{'are ' + ', '.join(files) if files else 'is none yet'}{unknown}. Download for example "
+        f"{architecture}_l2_eps0.ckpt and {architecture}_l2_eps3.ckpt by hand from {ADDRESS}, "
+        "then run `rtkit import-checkpoint FILE` on each"
     )

@@ -1,11 +1,14 @@
 """Checkpoints in every published form are read, and nothing that a file says is ever executed."""
 
+import gzip
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import nn
@@ -165,3 +168,84 @@ def test_the_command_writes_safetensors_with_the_digest(state, tmp_path, capsys)
     with pytest.raises(SystemExit) as stopped:
         cli.main(["import-checkpoint", str(tmp_path / "absent.ckpt")])
     assert stopped.value.code == 2
+
+
+FORMS = {
+    "nothing": (b"", "empty: download it again"),
+    "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n", "Git LFS pointer.*git lfs pull"),
+    "page": (b"\n<!DOCTYPE html><html><body>Log in</body></html>", "web page: download the file by hand"),
+    "page with a mark": (b"\xef\xbb\xbf<html>", "web page"),
+    "safetensors": (safetensors.torch.save({"a": torch.ones(2)}), "safetensors file: import the checkpoint"),
+    "ONNX": (b"\x08\x08\x12\x07pytorch\x1a\x05" + bytes(50), "ONNX program"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
+    "gzip": (gzip.compress(b"weights"), "packed file: unpack it"),
+    "text": (b"404: not found, try again", "made by torch: download it again"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_no_checkpoint_is_named_with_what_to_do(tmp_path, form):
+    path, (raw, message) = tmp_path / "net.ckpt", FORMS[form]
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=rf"net\.ckpt is no checkpoint .*{message}"):
+        checkpoints.read(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["torch 1.6 and later", "before"])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.99])
+def test_a_cut_file_is_called_so(state, tmp_path, zipped, share):
+    path = tmp_path / "net.ckpt"
+    torch.save({"model": state}, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"cut short.*: download it again"):
+        checkpoints.read(path)
+
+
+def test_other_archives_and_whole_networks_are_named(tmp_path):
+    path = tmp_path / "net.ckpt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("resnet18_l2_eps3.ckpt", b"weights")
+    with pytest.raises(ValueError, match="archive, and not one of torch's: unpack it"):
+        checkpoints.read(path)
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(ValueError, match=r"no dictionary of weights; of a whole network save its state_dict\(\)"):
+        checkpoints.read(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["torch 1.6 and later", "before"])
+@pytest.mark.parametrize("pair", [("module.a", "model.a"), ("a", "module.model.a"), ("model.a", "a")])
+def test_two_entries_of_one_name_are_refused(tmp_path, zipped, pair):
+    path, (one, other) = tmp_path / "net.pt", pair
+    torch.save({one: torch.ones(1), "b": torch.ones(1), other: 2 * torch.ones(1)}, path,
+               _use_new_zipfile_serialization=zipped)  # fmt: skip
+    with pytest.raises(ValueError, match=rf"entries '{one}' and '{other}' are both 'a'; keep one"):
+        checkpoints.read(path)
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema", "net", "params_ema"])
+def test_one_set_of_weights_is_taken_and_two_are_refused(state, tmp_path, key):
+    path, schedule = tmp_path / "net.pt", torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1).state_dict()
+    torch.save({key: state, "optimizer_state_dict": schedule, "epoch": 3}, path)
+    assert same(checkpoints.read(path), state)
+    torch.save({"state_dict": state, key: state}, path)
+    with pytest.raises(ValueError, match=rf"holds weights under 'state_dict', '{key}'; save one"):
+        checkpoints.read(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["torch 1.6 and later", "before"])
+def test_a_sign_that_torch_only_noted_is_carried_out(tmp_path, zipped):
+    path, weight = tmp_path / "net.pt", torch.arange(6.0).reshape(2, 3)
+    torch.save({"a": torch._neg_view(weight), "b": weight}, path, _use_new_zipfile_serialization=zipped)
+    found = checkpoints.read(path)
+    assert torch.equal(found["a"], -weight)
+    assert torch.equal(found["b"], weight)
+
+
+def test_a_radius_is_no_suffix(state, tmp_path):
+    for name, made in {
+        "resnet18_l2_eps0.5": "eps0.5",
+        "resnet18_l2_eps0.5.ckpt": "eps0.5",
+        "net.pt.best": "net.pt",
+    }.items():
+        torch.save(state, tmp_path / name)
+        assert checkpoints.convert(tmp_path / name, tmp_path).name.endswith(f"{made}.safetensors")

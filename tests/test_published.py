@@ -241,3 +241,50 @@ def test_bad_requests_say_what_to_do(cells, pair, mine):
     with pytest.raises(ValueError, match="seeds must be whole numbers"):
         experiment.run(transfer.rows, cells, "imagenet", [0.5], ["mine"])
     assert "checkpoints" not in [name for name, _, _ in downloads.listing()]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet18_l2_eps3", ""),
+        ("resnet50_linf_eps0.5", ""),
+        ("wide_resnet50_2_l2_eps0.01", ""),
+        ("resnet18_l2_eps3 (1)", "call the file resnet18_l2_eps3.ckpt"),
+        ("resnet18_l2_eps0.5(2)", "call the file resnet18_l2_eps0.5.ckpt"),
+        ("ResNet18_L2_eps3", "call the file resnet18_l2_eps3.ckpt"),
+        ("resnet18-l2-eps3", "call the file resnet18_l2_eps3.ckpt"),
+        ("resnet18_l2_eps3_best", "call the file resnet18_l2_eps3.ckpt"),
+        ("resnet18_l2_eps3.pt", "call the file resnet18_l2_eps3.ckpt"),
+        ("wide_resnet50_4_linf_eps8.0 - Copy", "call the file wide_resnet50_4_linf_eps8.0.ckpt"),
+        (
+            "checkpoint.pt",
+            "`imagenet` takes ARCHITECTURE_NORM_epsRADIUS, such as resnet18_l2_eps3, of resnet18, resnet50",
+        ),
+        ("densenet_l2_eps3", "of resnet18, resnet50"),
+        ("resnet18_l1_eps3", "in l2 or linf"),
+    ],
+)
+def test_a_name_that_is_never_looked_for_is_told(name, said):
+    found = published.hint(name)
+    assert said in found
+    assert not found or found.startswith(f"no preset looks for {name!r}")
+    assert bool(found) == bool(said)
+
+
+def test_the_command_says_that_a_name_is_never_looked_for(root, tmp_path, capsys):
+    torch.save({"model": {"a": torch.ones(1)}}, tmp_path / "resnet18_l2_eps3 (1).ckpt")
+    assert cli.main(["import-checkpoint", str(tmp_path / "resnet18_l2_eps3 (1).ckpt")]) == 0
+    told = "if it is resnet18_l2_eps3, call the file resnet18_l2_eps3.ckpt and import it"
+    assert told in capsys.readouterr().out
+    with pytest.raises(ValueError, match=rf"there is none yet; no preset looks for .*{told}\. Download"):
+        published.networks(WORLD, "resnet18")
+
+
+@pytest.mark.parametrize(
+    "twin", [("resnet18_l2_eps3", "resnet18_l2_eps3.0"), ("resnet18_l2_eps0", "resnet18_linf_eps0")]
+)
+def test_two_files_of_one_radius_are_refused(root, twin):
+    for name in twin:
+        stand_in(root / "checkpoints", name)
+    with pytest.raises(ValueError, match="are of one radius; keep one of them"):
+        published.networks(WORLD, "resnet18")
