@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from rtkit import STUDIES, cluster, compute, presets, records, store
+from rtkit import STUDIES, cluster, compute, presets, records, store, tasks
 from rtkit.definitions import code
 from rtkit.presets import Preset
 
@@ -169,7 +169,8 @@ def run(
     chosen, study = presets.get(preset), rows.__module__.rpartition(".")[2]
     if preset not in STUDIES[study][1]:
         return records.any_frame(study)
-    seeds, names = presets.replicates(chosen, seeds), tuple(targets)
+    seeds = presets.replicates(chosen, seeds)
+    names = tasks.own(targets, cells(chosen, seeds[0], ()))
     kit = records.frame(study, preset) if run != "mine" else None
     facts = {"study": study, "preset": preset, "run": "mine", "changed": changed or {}}
     alone = chosen.scope is None
