@@ -152,10 +152,11 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVE
     return Interval(center, max(center - half, least), min(center + half, most), n)
 
 
-def predicted(values: Sequence[float]) -> Interval:
-    """The interval in which one replicate more lies with 95 %, if it is like these."""
+def predicted(values: Sequence[float], within=EVERYTHING) -> Interval:
+    """The interval in which one replicate more lies with 95 %, if it is like these; it ends as `interval` does."""
     found, wider = interval(values), math.sqrt(len(values) + 1)
     low, high = (found.effect + wider * (end - found.effect) for end in (found.low, found.high))
+    low, high = max(low, min(found.effect, within[0])), min(high, max(found.effect, within[1]))
     return Interval(found.effect, low, high, found.replicates)
 
 

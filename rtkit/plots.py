@@ -247,7 +247,7 @@ def beside(judge: Judge, core: Callable[[pd.DataFrame], pd.DataFrame] = lambda f
     _, panels = plt.subplots(max(1, len(heights)), 1, height_ratios=list(heights + 1) or None, **size)
     for ax, (unit, part) in zip(panels[:, 0], both.groupby("unit", sort=False), strict=False):
         for row, ((name, which), found) in enumerate(part.iloc[::-1].iterrows()):
-            expected = predicted(found.kit)
+            expected = predicted(found.kit, claims.get(name).range)
             ax.plot([expected.low, expected.high], [row, row], color=GREY, lw=4, alpha=0.5)
             ax.plot(found.value, [row] * len(found.value), "o", mfc="none", mec=COLOURS["robust"], mew=2, ms=9)
             if not expected.low <= fmean(found.value) <= expected.high:

@@ -319,6 +319,12 @@ def test_a_shorter_interval_covers_as_often():
             assert 0 <= cut.low <= cut.effect <= cut.high <= 100
 
 
+def test_one_replicate_more_is_expected_where_it_can_lie():
+    plain, cut = frames.predicted([90.0, 99.0, 60.0]), frames.predicted([90.0, 99.0, 60.0], (-100, 100))
+    assert plain.high > 100 == cut.high
+    assert (cut.effect, cut.low) == (plain.effect, plain.low)
+
+
 def test_figures_draw_the_same_ends():
     shown = frames.per_replicate(NEAR_ENDS[NEAR_ENDS.metric == "clean_accuracy"], "arm")
     for found in (shown, shown.sort_values("arm"), shown[shown.arm != "other"]):
