@@ -1,12 +1,13 @@
 """The presets: which world, which network, which budget. Every notebook takes one by name."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Integral
 
 import rtkit
 from rtkit.data.glyphs import World
 from rtkit.data.pictures import Pictures
+from rtkit.knobs import several
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,6 @@ PRESETS = {
         Preset("imagenet", (0, 1, 2), architecture="resnet18", steps=320, world=Pictures("", 224)),
     )
 }
-
-
-def several(given) -> list:
-    """What was given for a parameter that takes several values: nothing, one, or many, of numpy's types or Python's."""
-    given = given.tolist() if hasattr(given, "tolist") else given
-    if given is None:
-        return []
-    many = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
-    return list(given) if many else [given]
 
 
 def replicates(preset: Preset, seeds: int | Iterable[int] | None) -> tuple[int, ...]:

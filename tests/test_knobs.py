@@ -3,13 +3,9 @@
 import numpy as np
 import pytest
 
-from rtkit.knobs import Knobs
-
-RULES = {"n_train": (int, 2, 900), "lr": (float, 0, 10), "trained": ("head", "last_stage")}
-
-
-def knobs(**given):
-    return Knobs(**{name: (given.get(name), RULES[name]) for name in RULES})
+from rtkit.knobs import LIMITS
+from rtkit.knobs import Knobs as knobs
+from rtkit.measure import transfer
 
 
 @pytest.mark.parametrize("empty", [None, [], ()])
@@ -25,7 +21,7 @@ def test_a_value_means_a_list_of_one(given):
     found = knobs(n_train=given)
     assert found.changed == {"n_train": (50,)}
     assert type(found.one("n_train", 100)) is int
-    assert knobs(trained="head").all("trained", ()) == ("head",)
+    assert knobs(trained="last_stage").all("trained", ()) == ("last_stage",)
     assert knobs(lr=1).one("lr", 0.1) == 1.0
 
 
@@ -38,10 +34,10 @@ def test_a_value_means_a_list_of_one(given):
         ("n_train", True, "whole numbers"),
         ("n_train", "50", "whole numbers.*'50'"),
         ("n_train", {"a": 1}, "whole numbers"),
-        ("lr", float("nan"), "numbers from 0 to 10"),
-        ("lr", -0.1, "numbers from 0 to 10"),
-        ("trained", "heads", "some of head, last_stage.*'heads'"),
-        ("trained", [3], "some of head"),
+        ("lr", float("nan"), "numbers from 0.0001 to 10"),
+        ("lr", -0.1, "numbers from 0.0001 to 10"),
+        ("trained", "heads", "some of fixed_feature, last_block.*'heads'"),
+        ("trained", [3], "some of fixed_feature"),
     ],
 )
 def test_what_is_not_allowed_is_refused_with_what_would_do(name, value, valid):
@@ -52,3 +48,7 @@ def test_what_is_not_allowed_is_refused_with_what_would_do(name, value, valid):
 def test_a_knob_of_one_value_refuses_several():
     with pytest.raises(ValueError, match="lr takes one value"):
         knobs(lr=[0.1, 0.3]).one("lr", 0.1)
+
+
+def test_what_can_be_trained_is_what_notebook_01_has_rates_for():
+    assert set(LIMITS["trained"]) == {*transfer.RATES, "probe"}
