@@ -1,5 +1,5 @@
 # make lab         JupyterLab on the notebooks, filled from what comes with the kit
-# make reproduce   computes everything anew: notebooks, scorecard, report
+# make reproduce   computes everything anew, and compares it with what came along: notebooks, scorecard, report
 # make test        the tests                                     make lint   ruff
 # make gpu         what a GPU says of the kit, in eight minutes: GPU="--out OUT" (docs/gpu.md)
 #
@@ -19,7 +19,8 @@ lab: .venv/ready
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/00_start_here.ipynb
 
 reproduce: .venv/ready
-	$(BIN)/rtkit run --preset $(PRESET) -p run mine; status=$$?; $(BIN)/rtkit report --preset $(PRESET) && exit $$status
+	$(BIN)/rtkit run --preset $(PRESET) -p run mine; status=$$?; $(BIN)/rtkit compare --preset $(PRESET); \
+	    $(BIN)/rtkit report --preset $(PRESET) && exit $$status
 
 test: .venv/ready
 	$(BIN)/python -m pytest
@@ -38,6 +39,9 @@ gpu:
 	    { echo "rtkit needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
+	mkdir -p .venv/share/jupyter/lab/settings  # JupyterLab asks no questions at its first start
+	echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
+	    > .venv/share/jupyter/lab/settings/overrides.json
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `report`, `data`, `import-checkpoint`, `doctor`."""
+"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `compare`, `report`, `data`, `import-checkpoint`, `doctor`."""
 
 import argparse
 import io
@@ -24,13 +24,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="a number such as 01, or a file (default: all)")
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
                      help="a notebook's parameter, such as -p seeds '[0, 1]' (see rtkit list)")  # fmt: skip
+    run.add_argument(
+        "--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers compute (docs/clusters.md)"
+    )
     study = add("study", "compute a study's frame and verdicts without Jupyter")
     study.add_argument("name", metavar="NAME", help="the number of a notebook, or a study (see rtkit list)")
     study.add_argument("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
+    study.add_argument("--cluster", metavar="ADDRESS", help="as with rtkit run")
     study.add_argument("--judge", action="store_true", help="judge the frame that comes with the kit anew, beside it")
     add("list", "list notebooks with their parameters, studies and presets", preset=False)
     score = add("scorecard", "print every claim with the verdict of your own runs")
     score.add_argument("--json", action="store_true", help="as a list of objects")
+    add("compare", "compare your own run with what comes with the kit, number by number")
     add("report", "write the executed notebooks and the scorecard as HTML to be read offline")
     data = add("data", "list the data sets of real images, or download one", preset=False)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -42,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     convert = add("import-checkpoint", "convert published network weights, executing nothing in them", preset=False)
     convert.add_argument("file", metavar="FILE", help="as published, such as resnet50_l2_eps3.ckpt")
     convert.add_argument("--to", metavar="FOLDER", help="where the safetensors go (default: data/checkpoints)")
-    add("doctor", "tell what this machine offers: versions, device, number format, data", preset=False)
+    text = "tell what this machine offers: versions, device, number format, data; and what is stale"
+    doctor = add("doctor", text, preset=False)
+    doctor.add_argument("--tidy", action="store_true", help="delete what no code reads any more from the cache")
     return parser
 
 
@@ -86,17 +93,30 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.command == "doctor":
         from rtkit import doctor
 
-        return doctor.main()
+        return doctor.main(arguments.tidy)
     if arguments.command == "list":
         return _list()
     if arguments.command == "data":
         return _data(arguments)
     if arguments.command == "import-checkpoint":
         return _import(Path(arguments.file), arguments.to)
+    if arguments.command == "compare":
+        from rtkit import records
+
+        print("\n".join(filter(None, (records.compare(study, preset) for study in STUDIES))) or "nothing to compare")
+        return 0
     if arguments.command == "report":
         from rtkit import report
 
         return report.main(preset)
+    if getattr(arguments, "cluster", None):
+        from rtkit import cluster
+
+        os.environ["RTKIT_CLUSTER"] = arguments.cluster  # notebooks look there
+        try:
+            cluster.backend(0)  # says now, not in a notebook, what the workers lack
+        except ValueError as error:
+            raise runner.UsageError(str(error)) from error
     if arguments.command == "run":
         status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given, preset)
     elif arguments.command == "study":

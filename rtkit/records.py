@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
 
 from rtkit import DRAWN, PRESETS, STUDIES, claims, lesson, store
 from rtkit.claims import Verdict
@@ -98,15 +99,34 @@ def _data(preset: str, found: pd.DataFrame) -> dict:
     """The data sets of real images that a frame rests on: how many images each has, and their hash."""
     from rtkit import presets
     from rtkit.data import named
-    from rtkit.data.targets import NAMES
 
     size, facts = getattr(presets.get(preset).world, "size", 32), {}
     there = {getattr(presets.get(preset).world, "name", ""), *found[found.n_train > 0].target}
-    for name in sorted(there & set(named.names()) - set(NAMES)):
+    for name in sorted(there & set(named.names()) - set(named.TAKEN)):
         arrays = named.arrays(name, size)
         facts[name] = {part: len(arrays[f"y_{part}"]) for part in ("train", "test")}
         facts[name]["sha256"] = named.fingerprint(name, size)
     return {"data": facts} if facts else {}
+
+
+def compare(study: str, preset: str) -> str:
+    """How one's own run of a study agrees with the kit's, number by number; "" where one of the two is missing."""
+    kit, own = frame(study, preset), frame(study, preset, None)
+    if kit is None or own is None:
+        return ""
+    same = [name for name in kit if name not in ("value", "seconds", "gradients", "n_test")]
+    alike = [name for name in same if name not in ("cell", "seed", "source_seed")]
+    over = kit.groupby(alike, dropna=False).value
+    n, half = over.transform("size"), over.transform("std") * over.transform("size").add(1).pow(0.5)
+    kit = kit.assign(centre=over.transform("mean"), half=half * stats.t.ppf(0.975, n - 1) / n**0.5)
+    both = kit.merge(own[[*same, "value"]], on=same, suffixes=("", "_own"))
+    equal = both.value == both.value_own
+    inside = ~((both.value_own - both.centre).abs() > both.half) & ~equal
+    return (
+        f"{study}: {both.cell.nunique()} of {kit.cell.nunique()} cells; of {len(both)} numbers {equal.sum()} are equal "
+        f"bit for bit, {inside.sum()} lie where the kit's replicates lead one to expect them, "
+        f"{len(both) - equal.sum() - inside.sum()} outside (expected of one replicate more: one in twenty)"
+    )
 
 
 @dataclass(frozen=True)

@@ -264,4 +264,4 @@ def load_frame(path: Path) -> "pd.DataFrame":
     """Read a frame written by `save_frame`."""
     import pandas as pd
 
-    return pd.read_csv(path)
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])  # a data set may be called NA

@@ -24,11 +24,8 @@ pytestmark = [
 TOKEN = "a-token-for-this-test-only"
 # What a browser would otherwise do of its own accord: talk to the outside.
 QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
-SETTINGS = {
-    # Every cell is in the page, so that what is looked for can be found; no questions at the first start.
-    "notebook-extension/tracker": {"windowingMode": "none"},
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-}
+# Every cell is in the page, so that what is looked for can be found.
+SETTINGS = {"notebook-extension/tracker": {"windowingMode": "none"}}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +108,9 @@ def test_all_cells_run_and_the_explorers_answer_to_the_keyboard(number, folder, 
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(f"{lab}/lab/tree/{copy.name}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    assert not page.locator(
+        ".jp-Dialog, .Toastify__toast"
+    ).count()  # `make` leaves nothing to be asked at the first start
     page.get_by_text("| Idle").wait_for()  # cells sent to a kernel that is not there yet are lost
     page.click("text=Run >> nth=0")
     page.click('text="Run All Cells"')
