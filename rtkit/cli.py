@@ -1,4 +1,4 @@
-"""The command line: `rtkit run`, `study`, `list`, `scorecard`, `compare`, `report`, `data`, `import-checkpoint`, `doctor`."""
+"""The command line; `rtkit --help` lists the commands."""
 
 import argparse
 import io
