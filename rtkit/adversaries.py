@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from rtkit import attacks, must_lie
+from rtkit import attacks
+from rtkit.limits import must_lie
 from rtkit.threat import ThreatModel
 
 # Gradient evaluations that one x' costs, where the number of steps does not say it.

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from rtkit import must_lie
 from rtkit.attacks import Loss, check, cross_entropy, frozen, gradient
+from rtkit.limits import must_lie
 from rtkit.threat import ThreatModel
 
 MOMENTUM, RHO = 0.75, 0.75  # as the paper sets them

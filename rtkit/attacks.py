@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rtkit import must_lie
+from rtkit.limits import must_lie
 from rtkit.threat import ThreatModel
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

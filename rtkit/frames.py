@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import stats
 
-from rtkit import must_lie
+from rtkit.limits import must_lie
 
 CONFIDENCE = 0.95
 EVERYTHING, POINTS = (-math.inf, math.inf), (-100, 100)

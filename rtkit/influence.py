@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 
-from rtkit import must_lie
+from rtkit.limits import must_lie
 
 MAX_PARAMETERS = 20_490  # Utrera et al.: ten classes on the 2,049 columns of a ResNet-50; a Hessian of 3.4 GB
 UTRERA_RTOL = 5e-2  # the relative cutoff of their pseudo-inverse

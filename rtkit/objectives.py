@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from rtkit import must_lie
 from rtkit.adversaries import Attacked, divergence
+from rtkit.limits import must_lie
 from rtkit.models import Activations, Network
 
 

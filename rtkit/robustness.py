@@ -7,9 +7,10 @@ from functools import partial
 
 import torch
 
-from rtkit import apgd, attacks, compute, must_lie
+from rtkit import apgd, attacks, compute
 from rtkit.data.glyphs import Images
 from rtkit.evaluation import batches, logits
+from rtkit.limits import must_lie
 from rtkit.models import Network
 from rtkit.threat import ThreatModel
 

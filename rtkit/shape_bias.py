@@ -9,10 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rtkit import attacks, must_lie
+from rtkit import attacks
 from rtkit.data import folders, glyphs, targets
 from rtkit.data.glyphs import Images, World
 from rtkit.data.targets import Target
+from rtkit.limits import must_lie
 from rtkit.models import Network
 from rtkit.threat import l2_unit
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from rtkit import must_lie, presets
+from rtkit import presets
 from rtkit.data import glyphs, named, pictures, targets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
 from rtkit.data.pictures import Pictures
 from rtkit.data.targets import Target
+from rtkit.limits import must_lie
 
 
 def source(world: World | Pictures, n: int, seed: int, split: str = "train") -> Images:

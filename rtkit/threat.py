@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from rtkit import must_lie
+from rtkit.limits import must_lie
 
 
 def _per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,10 @@ import torch
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from rtkit import attacks, compute, must_lie, objectives
+from rtkit import attacks, compute, objectives
 from rtkit.adversaries import Adversary, Attacked
 from rtkit.data.glyphs import Images
+from rtkit.limits import must_lie
 from rtkit.models import Network, set_trainable
 from rtkit.objectives import Term
 from rtkit.threat import ThreatModel

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from rtkit import must_lie
+from rtkit.limits import must_lie
 
 SOURCE_LETTERS = "ABCDEFGHJKLMNPRSTUYZ"
 # Neither list holds a letter that is nearly a scaled copy of a source letter (as Λ is of A): a test measures it.

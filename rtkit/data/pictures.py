@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtkit import must_lie
 from rtkit.data import named
 from rtkit.data.glyphs import Images
 from rtkit.data.targets import POOL, TEST, VALIDATION, Target
+from rtkit.limits import must_lie
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from rtkit import must_lie
 from rtkit.data import glyphs
 from rtkit.data.glyphs import Images, World
+from rtkit.limits import must_lie
 
 POOL, VALIDATION, TEST = 900, 300, 597  # images; together the 1,797 digits that scikit-learn ships
 # pixels; of the gratings, of wavelength 3.2 and 4.4 at 32 pixels, about one grey level of 255 is left there
