@@ -52,17 +52,11 @@ def _told(record: records.Record) -> str:
     """Whose record it is, what of it is stale, and how to mend that."""
     number, kit = STUDIES[record.study][0], record.origin == "kit"
     anew = f"`rtkit run {number} --preset {record.preset} -p run mine` computes it anew"
-    here = store.versions()
-    upgraded = {
-        f"{name} {one[name]} (here {here[name]})"
-        for one in record.made
-        for name in ("torch", "numpy", "pillow")
-        if one[name] != here[name]
-    }
     faults = [] if record.computed_by_this else [f"computed by OTHER code; {anew}"]
     faults += [] if record.read_by_this else [f"judged by OTHER code; `rtkit study {number} --preset {record.preset}"
                                               f"{' --judge' if kit else ''}` judges it anew"]  # fmt: skip
-    faults += [f"computed with {', '.join(sorted(upgraded))}; {anew}"] if upgraded else []
+    other = records.upgraded(record.made)
+    faults += [f"computed with {', '.join(other)}; {anew}"] if other else []
     name = f"{record.study} at {record.preset}, {'comes with the kit' if kit else 'your run'}"
     return f"{name}: {'; '.join(faults) or 'current'}"
 

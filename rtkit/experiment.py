@@ -1,6 +1,7 @@
 """Running the cells of a study: from what comes with the kit, from the cache, or computed, a process for each core."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -110,6 +111,9 @@ def compute_cells(rows: Callable, todo: Iterable, alone: bool = False) -> pd.Dat
     found = [(cell, made.get(cell) or cached(rows, cell)) for cell in todo]
     frame = pd.DataFrame([row | {"cell": store.name(cell)} for cell, one in found for row in one["rows"]])
     frame.attrs["made"] = records.summary(one for _, one in found)
+    if other := records.upgraded(frame.attrs["made"]):
+        message = f"some cells in {store.RUNS} were computed with {', '.join(other)}; delete them to compute them anew"
+        warnings.warn(message, stacklevel=2)
     return frame
 
 

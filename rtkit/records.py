@@ -47,6 +47,14 @@ def summary(cells: Iterable[dict]) -> list[dict]:
     return list(found.values())
 
 
+def upgraded(made: Iterable[dict]) -> list[str]:
+    """With which other versions than those at hand some cells were computed, of what draws images and does sums."""
+    here = store.versions()
+    names = ("torch", "numpy", "pillow")
+    return sorted({f"{name} {one[name]} (here {here[name]})" for one in made for name in names
+                   if one[name] != here[name]})  # fmt: skip
+
+
 def frame(study: str, preset: str, folder: Path | None = store.RESULTS) -> pd.DataFrame | None:
     """The frame of a study that comes with the kit, or None where there is none at this preset; `attrs` say so."""
     where = path(study, preset, folder).with_suffix(".csv.gz")

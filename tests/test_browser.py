@@ -75,6 +75,7 @@ def answers(page, box) -> bool:
     sentence, figure = box.locator(".widget-html-content p"), box.locator("img.widget-image")
     box.scroll_into_view_if_needed()
     for handle in box.locator(".noUi-handle").all():
+        assert handle.get_attribute("aria-label"), "a slider without a name for those who hear it"
         before = sentence.inner_text(), figure.get_attribute("src")
         handle.focus()
         page.keyboard.press("ArrowRight")

@@ -107,11 +107,16 @@ def test_bad_requests_name_the_value_and_the_valid_ones(grid, options, named):
 
 
 @pytest.mark.slow
-def test_computed_and_read_frames_are_equal(grid):
+def test_computed_and_read_frames_are_equal(grid, monkeypatch):
     cells = list(dict.fromkeys(grid["cells"](presets.get("smoke"), 0, ())))[:3]
     first = experiment.compute_cells(retention.rows, cells, True)
     pd.testing.assert_frame_equal(experiment.compute_cells(retention.rows, cells, True), first, check_exact=True)
     assert len(list((store.RUNS / "cells" / "retention").glob("*.json"))) == 3
+    real = store.versions()
+    monkeypatch.setattr(store, "versions", lambda: real | {"pillow": "99.0"})
+    with pytest.warns(UserWarning, match=rf"computed with pillow {real['pillow']} \(here 99.0\)"):
+        again = experiment.compute_cells(retention.rows, cells, True)
+    assert {one["pillow"] for one in again.attrs["made"]} == {real["pillow"]}  # of the computing, not of the reading
 
 
 def test_a_notebook_s_study_keeps_no_record_of_what_it_only_read(grid):
