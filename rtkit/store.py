@@ -86,26 +86,30 @@ def cached(path: Path, read: Callable, compute: Callable, write: Callable):
             return None
         except ValueError as error:  # its checksum fails; whatever else goes wrong says nothing about the file
             warnings.warn(f"{path} is damaged ({error}); computing it again", DamagedFile, stacklevel=4)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # where it may not be removed, it may not be written either, which is said below
+                path.unlink()
             return None
 
     value = attempt()
     if value is not None:
         return value
+    lock = Path(f"{path}.lock")
     with ExitStack() as held:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(filelock.FileLock(f"{path}.lock"))
+            held.enter_context(filelock.FileLock(lock))
         except OSError as error:
             # A lock file of another user's, or a network folder without locks: at worst two compute the same.
             if error.errno not in (errno.EACCES, errno.ENOLCK) or not os.access(path.parent, os.W_OK):
                 raise _refused(path, error) from error
-        value = attempt() if path.exists() else None
-        if value is None:
-            value = compute()
-            write_atomically(path, write(value))
-    with suppress(OSError):
-        Path(f"{path}.lock").unlink(missing_ok=True)
+        try:
+            value = attempt() if path.exists() else None
+            if value is None:
+                value = compute()
+                write_atomically(path, write(value))
+        finally:
+            with suppress(OSError):
+                lock.unlink()
     return value
 
 

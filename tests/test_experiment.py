@@ -1,7 +1,10 @@
 """The engine: what is read, what is computed, and that both give the same frame."""
 
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -138,3 +141,31 @@ def test_modules_in_the_working_folder_do_not_stand_for_the_library_s(tmp_path):
     script.write_text(code, encoding="utf-8")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (0, "[[2, 4]] as before\n"), done.stderr
+
+
+KILLED = """
+import sys
+import time
+from pathlib import Path
+from rtkit import experiment, lesson, presets, store
+from rtkit.measure import retention
+store.RUNS = Path(sys.argv[1])
+grid = lesson.execute(lesson.path("05"), {"preset": "smoke"}, lesson.GRID)
+experiment.compute_cells(retention.rows, list(dict.fromkeys(grid["cells"](presets.get("smoke"), 0, ())))[:3], True)
+"""
+
+
+@pytest.mark.slow
+def test_what_was_killed_goes_on_and_equals_what_was_not(grid):
+    """Killed when the first network is there, again when the first cell is: the frame is that of an undisturbed run."""
+    cells = list(dict.fromkeys(grid["cells"](presets.get("smoke"), 0, ())))[:3]
+    for found in ("networks/*.safetensors", "cells/*/*.json"):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(store.RUNS)])
+        while process.poll() is None and not list(store.RUNS.glob(found)):
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    first = experiment.compute_cells(retention.rows, cells, True).drop(columns="seconds")
+    shutil.rmtree(store.RUNS)
+    again = experiment.compute_cells(retention.rows, cells, True).drop(columns="seconds")
+    pd.testing.assert_frame_equal(again, first, check_exact=True)

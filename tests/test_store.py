@@ -1,7 +1,11 @@
 """The cache: computed once, never half-written, never trusted blindly, safe for two processes."""
 
+import contextlib
 import multiprocessing
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -238,3 +242,131 @@ def test_a_run_of_one_s_own_is_compared_with_the_kit_s_number_by_number():
     assert said.startswith("retention: 19 of 95 cells")
     assert f"of {len(own)} numbers {len(own) - 6} are equal bit for bit, 5 lie where" in said
     assert "1 outside" in said
+
+
+@contextlib.contextmanager
+def another_user():
+    """As somebody who owns nothing here; whoever runs the tests without being root is somebody already."""
+    root = os.geteuid() == 0
+    if root:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """A folder for results that others see too, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        monkeypatch.setattr(store, "RUNS", folder)
+        yield folder
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o777)
+
+
+def test_a_lock_that_another_user_left_stops_nobody(shared):
+    path = store.cell_path("study", {}, CODE)
+    path.parent.mkdir(parents=True)
+    path.parent.chmod(0o777)
+    lock = Path(f"{path}.lock")
+    lock.touch()
+    lock.chmod(0)
+    with another_user():
+        assert cell({}, lambda: [{"value": 1.0}]) == [{"value": 1.0}]
+        assert cell({}, lambda: pytest.fail("computes")) == [{"value": 1.0}]
+
+
+@pytest.mark.parametrize("below", ["", "cells", "cells/study"])
+def test_a_folder_of_another_user_s_is_said_before_anything_is_computed(shared, below):
+    folder = shared / below
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o555)
+    with another_user(), pytest.raises(OSError, match=r"cannot write to .*cells/study: Permission .* set RTKIT_RUNS"):
+        cell({}, lambda: pytest.fail("computes"))
+    assert not files(shared)
+
+
+def test_what_may_not_be_read_is_neither_computed_nor_removed(shared):
+    cell({}, lambda: [{"value": 1.0}])
+    store.network({}, CODE, lambda: ({"w": torch.zeros(1)}, {}))
+    kept = {path: path.read_bytes() for path in files(shared)}
+    for path in shared.rglob("*"):
+        path.chmod(0o777 if path.is_dir() else 0)
+    with another_user():
+        for read in (cell, lambda config, make: store.network(config, CODE, make)):
+            with pytest.raises(PermissionError):
+                read({}, lambda: pytest.fail("computes"))
+    for path in kept:
+        path.chmod(0o600)
+    assert {path: path.read_bytes() for path in files(shared)} == kept
+
+
+@pytest.mark.parametrize("error", [KeyError("rows"), TypeError("None"), MemoryError(), OSError(5, "Input/output")])
+def test_only_a_checksum_that_fails_removes_a_file(runs, error):
+    def read(_):
+        raise error
+
+    path = runs / "file"
+    store.write_atomically(path, b"sound")
+    with pytest.raises(type(error)):
+        store.cached(path, read, lambda: pytest.fail("computes"), bytes)
+    assert path.read_bytes() == b"sound"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk of our own needs root")
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(runs):
+    runs.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", runs], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        small, large = [{"value": 1.0}], [{"value": "x" * 100_000}]
+        assert cell({"n": 1}, lambda: small) == small
+        for attempt in (
+            lambda: cell({"n": 2}, lambda: large),
+            lambda: store.network({}, CODE, lambda: ({"w": torch.zeros(30_000)}, {})),
+            lambda: store.save_record(runs / "records" / "a.json", {"text": "x" * 100_000}),
+        ):
+            with pytest.raises(OSError, match=f"cannot write to {runs}.*: No space left on device; set RTKIT_RUNS"):
+                attempt()
+        assert cell({"n": 1}, lambda: pytest.fail("computes")) == small
+        assert files(runs) == [store.cell_path("study", {"n": 1}, CODE)]
+    finally:
+        subprocess.run(["umount", runs], check=True)
+
+
+def test_what_is_not_under_runs_is_not_mended_by_its_variable(shared):
+    (shared / "results").touch()
+    store.RUNS = shared / "runs"  # the fixture puts it back
+    with pytest.raises(OSError, match=r"results/glyphs: Not a directory$"):
+        store.write_atomically(shared / "results" / "glyphs" / "a.json", b"")
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from rtkit import store
+store.RUNS = Path(sys.argv[1])
+for n in range(10**6):
+    store.cell(store.cell_path("study", {"n": n}, "abc"), {"n": n}, "abc", lambda: [{"value": str(n) * 200_000}])
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.23])
+def test_a_process_killed_at_any_moment_leaves_whole_cells(runs, seconds):
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(runs)])
+    while not list(runs.rglob("*.json")):
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+    there = len(list(runs.rglob("*.json")))
+    made = []
+    for n in range(there + 2):
+        expected = [{"value": str(n) * 200_000}]
+        assert cell({"n": n}, lambda n=n, rows=expected: made.append(n) or rows) == expected
+    assert made == [there, there + 1]
