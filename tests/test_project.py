@@ -91,11 +91,11 @@ def notebook_code(path: Path) -> str:
 
 def test_the_package_is_thin():
     package = sum(code_lines(path.read_text()) for path in SOURCES)
-    scripts = sum(code_lines(path.read_text()) for path in (ROOT / "scripts").glob("*.py"))
+    scripts = [code_lines(path.read_text()) for path in (ROOT / "scripts").glob("*.py")]
     notebooks = sum(code_lines(notebook_code(path)) for path in lesson.paths())
     assert package <= 4500
     assert package + notebooks <= 6500, (package, notebooks)
-    assert scripts <= 200
+    assert max(scripts) <= 200, scripts
     for path in SOURCES:
         assert len(path.read_text().splitlines()) <= 250, path
 
