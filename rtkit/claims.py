@@ -1,5 +1,6 @@
 """The papers' claims as data, and what a verdict on one is."""
 
+import textwrap
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -151,12 +152,13 @@ def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], stu
     return card
 
 
-def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """The scorecard for people: claim, scope, the paper's number, ours with its interval, verdict, reason."""
-    rows = []
-    for verdict in verdicts:
-        ours = "" if verdict.effect is None else f"{verdict.effect:+.1f} [{verdict.low:+.1f}, {verdict.high:+.1f}]"
-        row = {"claim": verdict.claim, "scope": verdict.scope, "paper": verdict.paper_effect, "ours": ours}
-        row |= {"unit": verdict.unit if ours else "", "verdict": verdict.verdict.replace("_", " ")}
-        rows.append(row | {"reason": "; ".join(filter(None, (verdict.reason, *verdict.marks)))})
-    return pd.DataFrame(rows).set_index("claim")
+def text(verdicts: Sequence[Verdict], width: int = 80) -> str:
+    """The scorecard for people: of each claim verdict, effect with its interval, and reason; below, the paper's."""
+    lines, indent = [], " " * 23
+    for one in verdicts:
+        ours = "" if one.effect is None else f"{one.effect:+.1f} [{one.low:+.1f}, {one.high:+.1f}] {one.unit}"
+        found = "; ".join(filter(None, (ours, one.reason, *one.marks)))
+        first = f"{one.claim:<9} {one.verdict.replace('_', ' '):<12} {found}"
+        for told in (first, f"{indent}the paper: {one.paper_effect}"):
+            lines += textwrap.wrap(told, width, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines)

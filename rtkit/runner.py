@@ -15,7 +15,7 @@ import nbformat
 import papermill
 import yaml
 
-from rtkit import DRAWN, STUDIES, lesson, store
+from rtkit import DRAWN, PRESETS, STUDIES, lesson, store
 
 PATIENCE = 20  # seconds that an interrupted notebook gets to shut its kernel down
 
@@ -192,7 +192,7 @@ def print_scorecard(preset: str, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps([verdict.to_dict() for verdict in found], indent=1, allow_nan=False))
     else:
-        print(claims.table(found).to_string(max_colwidth=60))
+        print(f"at the preset {preset}, which speaks of: {PRESETS[preset] or 'nothing'}\n\n{claims.text(found)}")
 
 
 def _child(path: Path, out: Path, values: dict) -> int:

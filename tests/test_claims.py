@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -203,7 +204,22 @@ def test_scorecard_has_a_line_and_a_reason_for_every_claim():
     assert claims.get("U-C1@no texture").statement == CLAIM.statement
     smoke = claims.scorecard("smoke", None, {}, ["transfer"])
     assert {line.verdict for line in smoke} == {"not_judged"}
-    assert claims.table(list(card.values())).loc["U-C1", "ours"].startswith("+5.4 [")
+
+
+def test_the_scorecard_in_words_fits_80_columns_and_leaves_nothing_out():
+    regime = claims.get("U-C1@a regime whose name takes up the better part of a line")
+    found = [
+        verdict(5, 6, 5, 6, 5),
+        replace(verdict(1, 2, 1, 2, 1, claim=regime), marks=("knobs were changed: " + "x = 1, " * 20,)),
+    ]
+    found += claims.scorecard("glyphs", "mechanism", {}, ["transfer"])
+    text = claims.text(found)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.splitlines()[0].startswith("U-C1      supported    +5.4 [")
+    flat = " ".join(text.split())
+    for one in found:
+        for told in (one.claim, one.reason, one.paper_effect, *one.marks):
+            assert " ".join(told.split()) in flat
 
 
 def test_log_odds():

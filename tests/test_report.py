@@ -52,6 +52,9 @@ def pages(tmp_path, monkeypatch) -> dict[str, str]:
     path = tmp_path / "runs" / "notebooks" / "smoke" / "01_robust_features_transfer.ipynb"
     path.parent.mkdir(parents=True)
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    for other in ("02_shape_bias.unfinished.ipynb", "own/02_shape_bias.ipynb"):  # neither was executed to its end
+        path.with_name("own").mkdir(exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path.parent / other)
     index = report.write("smoke")
     return {path.stem: path.read_text() for path in index.parent.iterdir()}
 

@@ -267,7 +267,7 @@ def test_scorecard_lists_every_claim(capsys):
     assert cli.main(["scorecard", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {entry["claim"].partition("@")[0] for entry in found} == set(claims.load())
-    wanted = "claim paper preset scope verdict reason effect low high replicates unit paper_effect parts"
+    wanted = "claim paper preset scope verdict reason effect low high replicates unit paper_effect parts marks"
     assert all(list(entry) == wanted.split() for entry in found)
 
 
@@ -364,7 +364,9 @@ def test_one_s_own_notebook_runs_as_it_is_with_its_own_modules(tmp_path):
 def python(code: str, **options) -> str:
     environment = os.environ | options.pop("env", {})
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, **options).stdout
+    done = subprocess.run(command, capture_output=True, check=False, env=environment, **options)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout.decode(errors="replace")
 
 
 @pytest.mark.parametrize(
@@ -390,10 +392,13 @@ def test_a_kernel_takes_a_relative_folder_as_the_program_does_that_started_it(tm
 
 
 def test_no_command_stumbles_over_a_locale_that_is_not_utf_8(tmp_path):
+    """Nor over a checkout whose folder has letters beyond ASCII, spaces and braces."""
     (tmp_path / "bl\u00fcten").mkdir()
+    (checkout := tmp_path / "kit {v2} \u00fc").symlink_to(store.ROOT)
     code = """
-import io, locale, sys
+import locale, sys
 from rtkit import cli, store
+assert store.ROOT.name.startswith("kit {v2}")
 assert locale.getpreferredencoding(False) != "UTF-8" and sys.stdout.encoding.lower() != "utf-8"
 for words in (["list"], ["scorecard"], ["scorecard", "--json"], ["data", "list"]):
     assert cli.main(words) == 0, words
@@ -404,7 +409,9 @@ for _ in range(3):
 assert len(made) == 1, made
 """
     settings = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": ""}
-    found = python(code, env=settings | {"RTKIT_RUNS": str(tmp_path / "runs"), "RTKIT_DATA": str(tmp_path)})
+    settings["PYTHONPATH"] = str(checkout)
+    settings |= {"RTKIT_RUNS": str(tmp_path / "runs"), "RTKIT_DATA": str(tmp_path)}
+    found = python(code, env=settings, cwd=tmp_path)
     assert "01_robust_features_transfer" in found
 
 
@@ -446,3 +453,12 @@ def test_targets_are_one_or_many(root):
     for given in ("", "[a, b]"):
         with pytest.raises(ValueError, match=f"no data set is called {re.escape(repr(given))}.*there are: a, b"):
             tasks.own(given)
+
+
+def test_what_the_disk_refuses_is_a_line_and_exit_status_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(store, "RUNS", tmp_path)
+    (tmp_path / "records" / "smoke" / "transfer.json").mkdir(parents=True)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["scorecard", "--preset", "smoke"])
+    assert ended.value.code == 1
+    assert re.fullmatch(r"rtkit: .*Is a directory: '.*transfer\.json'\n", capsys.readouterr().err)
