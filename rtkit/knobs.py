@@ -20,8 +20,8 @@ LIMITS = {
     "lambda_": (float, 0, 1e3),
     "dropout": (float, 0, 0.9),
     "batchnorm": ("adapt", "frozen"),
-    "beta": (float, 0, 100),
-    "teacher_weight": (float, 0, 1e3),
+    "beta": (float, 0.01, 100),
+    "teacher_weight": (float, 0.001, 1e3),
 }
 
 

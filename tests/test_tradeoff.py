@@ -6,7 +6,7 @@ import pytest
 from lessons import read, study
 from matplotlib.figure import Figure
 
-from rtkit import checks, lesson, methods, presets
+from rtkit import checks, lesson, methods, presets, records, store
 from rtkit.frames import Missing, OutOfRange
 
 BASE = np.array([[99.0, 0.0], [90.0, 60.0], [85.0, 80.0], [84.0, 70.0]])  # the last is worse than the third on both
@@ -229,15 +229,101 @@ def test_where_the_run_lacks_something_the_larger_run_stands_beside_it():
     assert space["more"].verdicts["RAT-R1"].effect is not None
 
 
-def test_the_explorer_says_what_it_draws():
-    space = run(made_up(5.0))
+def explored(frame: pd.DataFrame) -> dict:
+    space = run(frame)
     for kind, marks, source in lesson.cells(lesson.path("06")):
         if kind == "code" and "interactive" in marks:
             exec(source, space)
-    said = space["draw"](Figure(), 2 / 255, 3.0, 1, 0.5)
+    return space
+
+
+def test_the_explorer_says_what_it_draws():
+    draw = explored(made_up(5.0))["draw"]
+    said = draw(Figure(), 2 / 255, 3.0, 1, 0.5)
     assert said.startswith("The coin: 92.0 % of clean, 40.0 % of attacked images right.")
     assert "a height of +4.9 points" in said
-    assert "was not trained here" in space["draw"](Figure(), 4 / 255, 3.0, 1, 0.0)
+    assert draw(Figure(), 4 / 255, 3.0, 1, 0.0).endswith("with this teacher was not run: the button trains it.")
+    assert draw(Figure(), 3 / 255, 3.0, 1, 0.0) == "No network of radius 3/255 was run: the button trains it."
+
+
+def test_a_point_that_was_not_run_is_trained_and_joins():
+    space = explored(made_up(5.0))
+    lacking = space["lacking"]
+    assert lacking(2 / 255, 3.0, 1, 0.5) == []
+    (taught,) = lacking(4 / 255, 3.0, 1, 0.5)
+    assert (taught.name, taught.seed, taught.source.seed, dict(taught.knobs)["weight"]) == ("pgd_at+vfd", 1, 1, 3.0)
+    alone, taught = lacking(3 / 255, 1.0, 2, 0.5)
+    assert [dict(one.knobs)["knob"] for one in (alone, taught)] == [3.0, 3.0]
+    assert {one.method.phases[0].adversary.threat.eps for one in (alone, taught)} == {3 / 255}
+    rows = [one.row(name, value, 500, checkpoint="last") for one in (alone, taught)
+            for name, value in (("clean_accuracy", 0.87), ("robust_accuracy", 0.73))]  # fmt: skip
+    space["join"](pd.DataFrame(rows))
+    assert lacking(3 / 255, 1.0, 2, 0.5) == []
+    assert lacking(3 / 255, 1.0, 1, 0.5) != []
+    said = space["draw"](Figure(), 3 / 255, 1.0, 2, 0.0)
+    assert said.endswith("With a teacher: 87.0 % and 73.0 %, a height of +0.0 points.")
+
+
+def of_glyphs(**knobs) -> dict:
+    """What the cells of one replicate at glyphs are called, by method, knob and weight."""
+    space = lesson.execute(lesson.path("06"), knobs, lesson.GRID)
+    made = space["cells"](presets.get("glyphs"), 0, ())
+    return {(one.name, dict(one.knobs)["knob"], dict(one.knobs)["weight"]): store.name(one) for one in made}
+
+
+def test_a_knob_changes_the_cells_that_it_should():
+    own = of_glyphs()
+    assert set(of_glyphs(teacher_weight=0.5)) - set(own) == {("pgd_at+vfd", 2.0, 0.5)}
+    assert set(own) - set(of_glyphs(teacher_weight=[0.5, 3])) == {("pgd_at+vfd", 2.0, 1.0)}
+    further = of_glyphs(train_eps=[3, 1])
+    taught = {("pgd_at+vfd", 3.0, weight) for weight in (1.0, 3.0)}
+    assert set(further) == {("pgd_at", knob, 0.0) for knob in (0.0, 1.0, 3.0)} | taught
+    assert {key: name for key, name in further.items() if key in own}.items() <= own.items()
+    trades = of_glyphs(beta=[2.0, 5.0])
+    assert own.items() < trades.items()
+    assert set(trades) - set(own) == {("trades", knob, 0.0) for knob in (2.0, 5.0)} | {
+        ("trades+vfd", 2.0, weight) for weight in (1.0, 3.0)
+    }
+
+
+@pytest.mark.parametrize(
+    ("knobs", "valid"),
+    [
+        ({"train_eps": [0]}, "train_eps must be numbers from 0.1 to 64"),
+        ({"beta": "many"}, "beta must be numbers from 0.01 to 100"),
+        ({"teacher_weight": -1.0}, "teacher_weight must be numbers from 0.001 to 1000"),
+        ({"beta": 1.0, "preset": "cifar-small"}, "one of real images; here it must be smoke, glyphs, glyphs-full"),
+    ],
+)
+def test_a_knob_that_does_not_fit_is_refused(knobs, valid):
+    with pytest.raises(ValueError, match=valid):
+        lesson.execute(lesson.path("06"), knobs, lesson.GRID)
+
+
+def test_a_run_with_other_knobs_is_judged_at_them_and_marked():
+    frame = made_up(5.0)
+    frame = frame.assign(knob=frame.knob.replace(2.0, 3.0).where(frame.method != "arks", frame.knob))
+    frame = frame.assign(weight=frame.weight.replace(3.0, 0.5))
+    frame.attrs = made_up(5.0).attrs | {"changed": {"train_eps": (3.0,), "teacher_weight": (0.5, 1.0)}}
+    knobs = {"train_eps": [3.0], "teacher_weight": [0.5, 1.0]}
+    space = study("06", {"tradeoff": frame}, preset="glyphs-full", **knobs)
+    judge = space["judge"]
+    assert judge.verdicts["VFD-C1"].marks == ("exploratory: train_eps, teacher_weight changed",)
+    effects = [judge.verdicts[name].effect for name in ("VFD-C1", "VFD-C2", "VFD-C4")]
+    assert effects == pytest.approx([2.5, 5.0, 5.0])
+    assert judge.verdicts["RAT-R2"].effect == pytest.approx(1.0)
+    kit = space["core"](records.frame("tradeoff", "glyphs"))  # which has no such networks: at its own knobs
+    assert set(kit[kit.method == "pgd_at+vfd"].weight) == {1.0, 3.0}
+    assert set(judge.values(kit).claim) == {"VFD-C1", "VFD-C2"}
+
+
+def test_one_replicate_more_is_shown_and_not_judged():
+    frame = made_up(5.0, (0, 1, 2, 5), preset="glyphs-full")
+    frame.attrs["live"] = 5
+    space = run(frame)
+    assert space["judge"].verdicts["VFD-C1"].replicates == 3
+    assert set(space["story"].seed) == {0, 1, 2}
+    assert set(space["judge"].live.seed) == {5}
 
 
 @pytest.mark.parametrize(
