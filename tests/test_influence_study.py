@@ -266,7 +266,7 @@ def test_the_explorer_moves(smoke):
     drawn, names = [], {"influence": "influence", "neighbours": "nearest neighbours"}
     box = playgrounds.influence_explorer(both, names, lambda figure, scores, t: drawn.append((set(scores), t)), count=5)
     sentence, panel = box.children
-    image, ranked, reset = panel.children[0].children
+    image, ranked, reset, *_ = panel.children[0].children
     before = sentence.value
     assert "ranked by influence" in before
     image.value = 3
@@ -291,3 +291,64 @@ def test_the_warm_up_accepts_the_newton_step_alone(capsys):
     ):
         assert not checks.removal_step(wrong)
         assert hint in capsys.readouterr().out.splitlines()[-1]
+
+
+def of_glyphs(**knobs) -> tuple[set, set]:
+    """The cells of one replicate at glyphs: fine-tuned heads by source, target and size, and the proofs."""
+    space = lesson.execute(lesson.path("03"), knobs, lesson.GRID)
+    made = list(space["cells"](presets.get("glyphs"), 0, ()))
+    return tuple({cell for cell in made if (cell.part == "proof") is proof} for proof in (False, True))
+
+
+def test_a_knob_changes_the_cells_that_it_should():
+    (tuned, proofs), (fewer, same), (kept, ridged) = of_glyphs(), of_glyphs(n_train=[200, 100]), of_glyphs(ridge=0.5)
+    assert same == proofs
+    assert {cell.n_train for cell in fewer} == {100, 200}
+    assert {cell for cell in fewer if cell.n_train == 100} == {cell for cell in tuned if cell.n_train == 100}
+    second = {cell.n_train for cell in fewer if cell.source.seed == 1000}
+    assert second == {100}  # what chance does is asked where the claim is read
+    assert kept == tuned
+    assert {type(cell) for cell in ridged} == {measure.Ridged}
+    assert {cell.ridge for cell in ridged} == {0.5}
+    assert {cell.source for cell in ridged} == {cell.source for cell in proofs}
+    assert of_glyphs(ridge=3)[1] == proofs  # the kit's own
+
+
+def test_another_ridge_reaches_the_heads(smoke):
+    source, plan = smoke["pair"](presets.get("smoke"), 0)["standard"], smoke["PLANS"]["smoke"]
+    where = (source, 0, "digits", "proof", plan.n_proof, plan)
+    keys = ("metric", "score", "n_train", "rank")
+    both = (measure.Cell(*where), measure.Ridged(*where, ridge=0.3))
+    own, more = ({tuple(row[key] for key in keys): row["value"] for row in measure.rows(cell)} for cell in both)
+    assert own.keys() == more.keys()
+    same = {key[:3] for key in own if own[key] == more[key]}
+    assert ("loo_pearson", "influence", 60) in same  # the head with more parameters than images has its own ridge
+    assert ("loo_pearson", "influence", 120) not in same
+    assert own["mislabelled_auc", "self_influence", 60, 0] != more["mislabelled_auc", "self_influence", 60, 0]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "valid"),
+    [
+        ({"n_train": [100, 0]}, "n_train must be whole numbers from 2 to 900"),
+        ({"ridge": 0}, "ridge must be numbers from 1e-12 to 1000"),
+        ({"ridge": [1, 3]}, "ridge takes one value"),
+    ],
+)
+def test_a_knob_that_does_not_fit_is_refused(knobs, valid):
+    with pytest.raises(ValueError, match=valid):
+        of_glyphs(**knobs)
+
+
+def test_a_run_with_other_knobs_is_marked_and_one_replicate_more_is_not_judged():
+    frame = made_up(0.10)
+    frame["n_train"] = frame.n_train.replace({100: 200})
+    frame.attrs |= {"changed": {"n_train": (200, 400)}, "live": 4}
+    space = study("03", {"influence": frame}, preset="glyphs", n_train=[200, 400])
+    judge, kit = space["judge"], records.frame("influence", "glyphs")
+    assert judge.verdicts["U-C8"].marks == ("exploratory: n_train changed",)
+    assert judge.verdicts["U-C8"].replicates == 4
+    (null,) = (control for control in judge.controls if control.expected == "shown")
+    assert null.interval.replicates == 4
+    assert set(space["main"].seed) == {0, 1, 2, 3}
+    assert set(judge.values(space["core"](kit)).seed) == set(kit.seed)  # at its own sizes

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class Cell:
     plan: Plan
     batch_size: int = 50
     lr: float = transfer.RATES["last_stage"]
+    ridge: ClassVar[float] = RIDGE  # of a proof's head with few parameters, and of the search for wrong labels
 
     def row(self, metric: str, value: float, n_test: int, score: str = "", rank: int = 0, **more) -> dict:
         """One observation: the transfer frame's columns, and `score` (what ranks the images) and `rank`."""
@@ -72,6 +74,13 @@ class Cell:
     def config(self) -> dict:
         """All that decides its rows beside the code."""
         return {"cell": self, "compute": compute.kind()} | tasks.fingerprints(self.source.world, self.target)
+
+
+@dataclass(frozen=True)
+class Ridged(Cell):
+    """A cell with another ridge; one of its own, so that the others are called as they were."""
+
+    ridge: float = RIDGE
 
 
 def fine_tuned(cell: Cell) -> tuple[Head, Examples, Examples, Examples]:
@@ -110,7 +119,7 @@ def _last_stage_rows(cell: Cell) -> Iterator[dict]:
 def _proof_rows(cell: Cell) -> Iterator[dict]:
     plan = cell.plan
     rng = np.random.default_rng([cell.seed, 31])
-    for n, dims, ridge in ((plan.n_proof, plan.dims, RIDGE), (plan.n_few, None, FEW_RIDGE)):
+    for n, dims, ridge in ((plan.n_proof, plan.dims, cell.ridge), (plan.n_few, None, FEW_RIDGE)):
         found = frozen(cell.source, cell.target, n, dims, ridge)
         head, fitted, test = found.head, found.train, tuple(part[: plan.queries] for part in found.test)
         removed = rng.permutation(n)[: plan.removed]
@@ -148,7 +157,7 @@ def _removal_rows(cell: Cell, found: Frozen, scores: torch.Tensor, rng: np.rando
 def _mislabelled_rows(cell: Cell) -> Iterator[dict]:
     """How soon wrong labels are found by self-influence and by the loss of a training image itself."""
     n = cell.plan.n_few
-    found = frozen(cell.source, cell.target, n, flip=FLIPPED)
+    found = frozen(cell.source, cell.target, n, ridge=cell.ridge, flip=FLIPPED)
     wrong = (found.train[1] != found.train_images.y).numpy()
     suspects = {"self_influence": influence.self_influence(found.head, found.train)}
     suspects["loss"] = influence.losses(found.head.weights, found.train)
