@@ -1,7 +1,7 @@
 """Success rates by hand, attacks on features, the paper's clipping, and what notebook 04 says of made-up frames."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from unittest import mock
 
 import numpy as np
@@ -19,6 +19,90 @@ from rtkit.measure import attack_success
 
 GRID = lesson.execute(lesson.path("04"), {}, lesson.GRID)
 STUDENTS = GRID["STUDENTS"]
+
+
+def changed(**knobs) -> tuple[set, set]:
+    """The students and the attackers of one replicate that knobs add, and those that they take away."""
+    found = lesson.execute(lesson.path("04"), knobs, lesson.GRID)["cells"](presets.get("glyphs"), 0, ())
+    now, before = set(found), set(plan("glyphs", [0]))
+    return now - before, before - now
+
+
+def test_an_empty_knob_and_the_kits_own_values_change_nothing():
+    kept = {"lambda_": 3, "dropout": [0.1], "attack_steps": [10], "n_train": 200}
+    assert changed() == changed(**kept) == (set(), set())
+
+
+@pytest.mark.parametrize(
+    ("knob", "names"),
+    [
+        ("lambda_", {"delta", "delta_r", "nfd_dropout", "nfd_averaging", "nfd"}),
+        ("dropout", {"nfd_dropout", "nfd"}),
+    ],
+)
+def test_a_knob_of_the_method_changes_its_students_and_no_attacker(knob, names):
+    new, gone = changed(**{knob: 0.5})
+    assert {cell.student.name for cell in new} == {cell.student.name for cell in gone} == names
+    assert {cell.attacker for cell in new} == {cell.attacker for cell in gone}
+    column = {"lambda_": "weight"}.get(knob, knob)
+    assert {dict(cell.student.knobs)[column] for cell in new} == {0.5}
+    assert all(
+        (phase.terms[0].weight if knob == "lambda_" else phase.dropout) == 0.5
+        for cell in new
+        for phase in cell.student.method.phases
+    )
+    own = {"lambda_": 3.0, "dropout": 0.1}[knob]
+    more, gone = changed(**{knob: [own, 0.5, 0.7]})  # the first is the main one, the others are run for NFD alone
+    assert not gone
+    assert {dict(cell.student.knobs)[column] for cell in more} == {0.5, 0.7}
+    assert [cell.student.name for cell in more] == ["nfd"] * 2
+
+
+def test_numbers_of_images_are_the_students_and_the_attackers():
+    new, gone = changed(n_train=[50, 700])
+    assert len(gone) == 10
+    assert {cell.attacker.n_train for cell in new} == {50}
+    assert sorted(cell.student.n_train for cell in new) == [0, *9 * [50], *3 * [700]]
+    assert {cell.student.name for cell in new if cell.student.n_train == 700} == set(attack_success.WHITE_BOX)
+
+
+def test_another_attack_is_another_attacker_of_the_same_students():
+    new, gone = changed(attack_eps=8, attack_steps=[3])
+    assert {cell.student for cell in new} == {cell.student for cell in gone}
+    (attacker,) = {cell.attacker for cell in new}
+    assert (attacker.eps, attacker.steps, attacker.threat.eps) == (8 / 255, 3, 8 / 255)
+    assert not {store.name(cell) for cell in new} & {store.name(cell) for cell in gone}
+    (steps,) = {cell.attacker for cell in changed(attack_steps=3)[0]}
+    assert (steps.eps, steps.steps) == (THREAT.eps, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "valid"),
+    [
+        ({"lambda_": -1}, "lambda_ must be numbers from 0 to 1000.*got -1"),
+        ({"lambda_": "strong"}, "lambda_ must be numbers"),
+        ({"dropout": 1.0}, "dropout must be numbers from 0 to 0.9"),
+        ({"attack_eps": 0.02}, "attack_eps must be numbers from 0.1 to 64"),
+        ({"attack_eps": [4, 8]}, "attack_eps takes one value"),
+        ({"attack_steps": 2.5}, "attack_steps must be whole numbers from 1 to 1000"),
+        ({"n_train": 451}, r"n_train must lie in \[10, 450\].*451"),  # the attacker takes as many of the 900
+        ({"n_train": [100, 9]}, r"n_train must lie in \[10, 900\].*got 9"),
+    ],
+)
+def test_a_knob_refuses_what_it_cannot_be(given, valid):
+    with pytest.raises(ValueError, match=valid):
+        changed(**given)
+
+
+def test_another_attack_moves_as_far_as_it_says(monkeypatch, small_net):
+    own = plan("smoke")[0].attacker
+    facts = {field.name: getattr(own, field.name) for field in fields(own)} | {"n_test": 6}
+    monkeypatch.setattr(type(own.source), "load", lambda self: (small_net, {"mean": list(range(32))}))
+    monkeypatch.setattr(attack_success.Attacker, "surrogate", lambda self: small_net)
+    for eps in (2 / 255, 12 / 255):
+        packed = attack_success.OtherAttacker(**facts, eps=eps, steps=2).make()
+        assert {"features", "stages", "paper", "adaptive"} < set(packed)
+        assert all(int(delta.abs().max()) in (126, 127) for delta in packed.values())
 
 
 def plan(preset: str, seeds=None) -> list:
@@ -136,10 +220,11 @@ def test_students_differ_in_what_they_are_called_for():
 
 def test_packed_changes_stay_in_the_ball():
     delta = torch.tensor([-1.0, -0.5, 0.0, 0.3, 1.0]) * THREAT.eps
-    packed = attack_success._pack(delta)
-    again = packed.float() * (THREAT.eps / 127)
-    assert (again.abs() <= delta.abs() + 1e-9).all()
-    torch.testing.assert_close(again, delta, atol=THREAT.eps / 127, rtol=0)
+    for times in (1, 3):
+        eps = times * THREAT.eps
+        again = attack_success._pack(times * delta, eps).float() * (eps / 127)
+        assert (again.abs() <= times * delta.abs() + 1e-9).all()
+        torch.testing.assert_close(again, times * delta, atol=eps / 127, rtol=0)
 
 
 def test_a_replicate_shares_its_students_with_the_full_preset():
@@ -339,9 +424,9 @@ def page(frame: pd.DataFrame, skip: tuple[str, ...] = ("interactive",)) -> tuple
     """All words of the notebook on a frame, with narrow untrained networks; the explorers' controls and drawings."""
     seen, explorer, get = [], widgets.explorer, presets.get
 
-    def kept(controls, draw, *size):
+    def kept(controls, draw, *size, **options):
         seen.append((controls, draw))
-        return explorer(controls, draw, *size)
+        return explorer(controls, draw, *size, **options)
 
     with (
         mock.patch("rtkit.training.train"),
@@ -362,8 +447,8 @@ def test_words_flip_with_the_arms():
     assert "fools fine-tuning on 23 % of what it gets right, and NFD" in text
     assert "NFD minus fine-tuning: +5.1 points" in text
     lines = {line.split("**")[1]: line for line in text.splitlines() if line.startswith("> <a id=")}
-    assert "OPPOSITE SEEN IN THIS WORLD" in lines["NFD-C2"]
-    assert lines["NFD-C4"].endswith("**SEEN IN THIS WORLD**")
+    assert "**OPPOSITE SEEN IN THIS WORLD" in lines["NFD-C2"]
+    assert "**SEEN IN THIS WORLD" in lines["NFD-C4"]
     assert "nfd_" not in text
     assert "fine_tuning" not in text
 
@@ -397,7 +482,7 @@ def test_the_price_explorer_judges_by_the_readers_margin(reversed_page):
 def test_the_frontier_explorer_says_what_the_frame_holds(reversed_page):
     _, (*_, (controls, draw)) = reversed_page
     assert {control.description: control.value for control in controls} == {"lambda": 3.0, "dropout": 0.1, "rate": 0.3}
-    assert list(controls[0].options) == [3.0, 10.0]
+    assert list(controls[0].options) == [0.3, 3.0, 10.0, 30.0]
     figure = Figure()
     assert "lambda 10, dropout 0.1, rate 0.3" in draw(figure, 10.0, 0.1, 0.3)
     assert "42.0 % of those fooled; 0 settings do better at both" in draw(Figure(), 10.0, 0.1, 0.3)
@@ -434,3 +519,54 @@ def test_the_warm_up_is_checked(capsys):
     ):
         assert not checks.success_rate(wrong)
     assert capsys.readouterr().out.count("Not yet") == 8
+
+
+@pytest.fixture(scope="module")
+def explored() -> dict:
+    """What notebook 04 defines around its explorer of settings, on the kit's frames."""
+    marks = ("def sweep(", "def settings(", "KNOBS = ", "def lacking(")
+    kept = [(kind, tags | {"grid"} if any(mark in text for mark in marks) else tags, text)
+            for kind, tags, text in lesson.cells(lesson.path("04"))]  # fmt: skip
+    with mock.patch.object(lesson, "cells", return_value=kept):
+        return lesson.execute(lesson.path("04"))
+
+
+def test_a_point_is_trained_in_one_replicate_and_compared_within_it(explored):
+    lacking, draw, ours = (explored[name] for name in ("lacking", "draw", "nfd"))
+    known, other = (3.0, 0.1, 0.3), (30.0, 0.1, 0.3)
+    assert lacking(*known) == []
+    assert "(replicates: 2)" in draw(Figure(), *known)
+    assert "lambda 30, dropout 0.1, rate 0.3: not run; the button trains it" in draw(Figure(), *other)
+    (cell,) = lacking(*other)
+    expected = GRID["student"](presets.get("glyphs"), "nfd", 0, weight=30.0, dropout=0.1, lr=0.3)
+    assert (cell.student, cell.attacker) == (expected, plan("glyphs", [0])[0].attacker)
+    row = ours[ours.seed == 0].iloc[0]
+    common = {"method": "nfd", "n_train": 200, "lr": 0.3, "weight": 30.0, "dropout": 0.1, "seed": 0, "target": "greek"}
+    found = [{"metric": "clean_accuracy", "form": "", "value": 0.91}]
+    found += [{"metric": "attack_success_rate", "form": "any", "value": 0.123}]
+    found += [{"metric": "similarity", "form": "stages", "value": 0.5}]
+    explored["join"](pd.DataFrame([common | {"architecture": "small-16"} | one for one in found]))
+    assert lacking(*other) == []
+    said = draw(figure := Figure(), *other)
+    assert "91.0 % right, 12.3 % of those fooled" in said
+    assert "(replicates: 1)" in said
+    every, _, yours = figure.axes[0].lines
+    assert (91.0, 12.3) in [*zip(*every.get_data(), strict=True)]
+    assert (row.clean, row.fooled) in [*zip(*every.get_data(), strict=True)]  # the same replicate of the others
+    assert yours.get_label() == "yours"
+
+
+def test_a_run_with_other_knobs_is_judged_by_them_and_says_so():
+    frame = made_up(1)
+    tied = frame.method.isin(["delta", "delta_r", "nfd_dropout", "nfd_averaging", "nfd"])
+    other = frame.assign(weight=frame.weight.mask(tied, 10.0))
+    swept = frame[frame.method == "nfd"].assign(value=0.0)  # the kit's lambda, here a sweep
+    found = pd.concat([other, swept], ignore_index=True)
+    found.attrs = frame.attrs | {"changed": {"lambda_": (10.0, 3.0)}}
+    space = study("04", {"attack_success": found}, preset="glyphs", lambda_=[10, 3])
+    assert words(space) == dict.fromkeys(words(space), "supported")
+    assert all("exploratory: lambda_ changed" in one.marks for one in space["judge"].verdicts.values())
+    assert set(space["main"][space["main"].method == "nfd"].weight) == {10.0}
+    kit = space["core"](records.frame("attack_success", "glyphs"))
+    assert set(kit[kit.method == "nfd"].weight) == {3.0}
+    assert len(space["judge"].values(kit)) > 40  # what is drawn beside

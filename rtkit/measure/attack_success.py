@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 
@@ -15,6 +16,7 @@ from rtkit.measure import students
 from rtkit.measure.students import Student
 from rtkit.methods import Method
 from rtkit.sources import Source
+from rtkit.threat import ThreatModel
 from rtkit.training import train
 
 UNITS = 5  # most active features of the source, on its own training images
@@ -38,6 +40,13 @@ class Attacker:
     n_test: int
     method: Method
     world: World | Pictures
+    eps: ClassVar[float] = THREAT.eps
+    steps: ClassVar[int] = STEPS
+
+    @property
+    def threat(self) -> ThreatModel:
+        """How far it moves a pixel."""
+        return ThreatModel("linf", self.eps)
 
     def make(self) -> dict[str, torch.Tensor]:
         """All attacked test images by form: "neuron J" five times, "features", "stages", "paper", "adaptive"."""
@@ -47,12 +56,14 @@ class Attacker:
         surrogate = self.surrogate()
         parts = []
         for x, _ in evaluation.batches(task.test[: self.n_test]):
-            made = feature_attacks.attacked(net, x, units, steps=STEPS, generator=generator)
-            made["paper"] = feature_attacks.attacked(net, x, [0], forms=("neuron",), generator=generator)["neuron 0"]
+            made = feature_attacks.attacked(net, x, units, self.threat, steps=self.steps, generator=generator)
+            paper = feature_attacks.attacked(net, x, [0], self.threat, forms=("neuron",), generator=generator)
+            made["paper"] = paper["neuron 0"]
             with compute.autocast():
                 own = evaluation.logits(surrogate, x).argmax(1)
-                made["adaptive"] = attacks.pgd(surrogate, x, own, THREAT, loss=attacks.margin, generator=generator)
-            parts.append({form: _pack(attacked - x) for form, attacked in made.items()})
+                how = {"steps": self.steps, "loss": attacks.margin, "generator": generator}
+                made["adaptive"] = attacks.pgd(surrogate, x, own, self.threat, **how)
+            parts.append({form: _pack(attacked - x, self.eps) for form, attacked in made.items()})
         return {form: torch.cat([part[form] for part in parts]) for form in parts[0]}
 
     def surrogate(self):
@@ -74,9 +85,17 @@ class Attacker:
         return store.network(self.config, code(Attacker), lambda: (self.make(), {}))[0]
 
 
-def _pack(delta: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True)
+class OtherAttacker(Attacker):
+    """One who moves a pixel farther or less far, or by more or fewer steps; the fields name its cells apart."""
+
+    eps: float = THREAT.eps
+    steps: int = STEPS
+
+
+def _pack(delta: torch.Tensor, eps: float) -> torch.Tensor:
     # Steps of eps / 127, towards zero so that none leaves the ball: an eighth of the space, an error of 0.05/255.
-    return (delta * (127 / THREAT.eps)).trunc().to(torch.int8).cpu()
+    return (delta * (127 / eps)).trunc().to(torch.int8).cpu()
 
 
 @lru_cache(maxsize=2)
@@ -85,7 +104,7 @@ def attacked(attacker: Attacker) -> tuple[torch.Tensor, torch.Tensor, dict[str, 
     packed = attacker.load()
     images = tasks.target(attacker.target, attacker.world, attacker.seed).test[: attacker.n_test]
     x = compute.to_pixels(images.x)
-    copies = {form: (x + delta.to(x) * (THREAT.eps / 127)).clamp(0, 1) for form, delta in sorted(packed.items())}
+    copies = {form: (x + delta.to(x) * (attacker.eps / 127)).clamp(0, 1) for form, delta in sorted(packed.items())}
     return x, images.y.to(x.device), copies
 
 
@@ -106,7 +125,7 @@ def _success(done: Student, net, attacker: Attacker, own: bool = False) -> Itera
     seen = {form: _decisions(net, copy) for form, copy in copies.items()}
     generator = torch.Generator(device=x.device).manual_seed(attacker.seed + 7)
     tried = [form for form in seen if form.split()[0] in ("neuron", "features", "stages")]
-    noisy = feature_attacks.noise(x, THREAT, len(tried), generator)
+    noisy = feature_attacks.noise(x, attacker.threat, len(tried), generator)
     groups = {"any": tried, "neurons": [form for form in tried if form.startswith("neuron")]}
     groups |= {form: [form] for form in ("features", "stages", "paper", "adaptive")}
     found = {name: torch.stack([seen[form] for form in forms]) for name, forms in groups.items()}
@@ -115,7 +134,8 @@ def _success(done: Student, net, attacker: Attacker, own: bool = False) -> Itera
     if done.n_train != attacker.n_train:
         del found["adaptive"]  # a larger set holds the attacker's images
     if done.name in WHITE_BOX:
-        reached = attacks.pgd(net, x, y, THREAT, steps=STEPS, loss=attacks.margin, generator=generator)
+        how = {"steps": attacker.steps, "loss": attacks.margin, "generator": generator}
+        reached = attacks.pgd(net, x, y, attacker.threat, **how)
         found["white box"] = _decisions(net, reached)[None]
     for form, decisions in found.items():
         count, right = feature_attacks.fooled(decided, y, decisions)
