@@ -13,6 +13,7 @@ LIMITS = {
     "attack_steps": (int, 1, 1000),
     "lr": (float, 1e-4, 10),
     "trained": ("fixed_feature", "last_block", "last_stage", "last_two_stages", "full_network", "scratch", "probe"),
+    "change": ("none", "texture swapped", "texture removed", "shape removed", "silhouette", "blurred", "down-scaled"),
     "texture_amplitude": (float, 0, 60),
     "amplitude": (float, 0, 60),
     "shape_reliability": (float, 0, 1),

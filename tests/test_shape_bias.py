@@ -2,6 +2,7 @@
 
 import copy
 import math
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from PIL import Image
 from rtkit import checks, experiment, lesson, models, plots, presets, shape_bias
 from rtkit.data import glyphs, targets
 from rtkit.data.glyphs import World
+from rtkit.knobs import LIMITS
 from rtkit.labels import SHAPES
 from rtkit.measure import shape_bias as measure
 from rtkit.sources import Source
@@ -330,3 +332,49 @@ def test_cells_from_nothing():
 def test_the_exercise_is_checked(answer, said, capsys):
     assert checks.shape_bias(answer) is (said == "Right.")
     assert said in capsys.readouterr().out
+
+
+def plumbed(**knobs) -> dict:
+    return lesson.execute(lesson.path("02"), knobs, lesson.GRID)
+
+
+def test_what_can_be_changed_is_what_letters_are_drawn_with():
+    assert LIMITS["change"] == tuple(shape_bias.CHANGES)
+
+
+def test_knobs_change_what_is_shown_and_no_cell():
+    own, other = plumbed(), plumbed(change="blurred", amplitude=[28])
+    assert own["changes"] == tuple(shape_bias.CHANGES)
+    assert (other["changes"], other["level"]) == (("blurred",), 28 / 255)
+    assert own["level"] == World().texture_amplitude
+    glyph = presets.get("glyphs")
+    assert list(own["cells"](glyph, 0, ())) == list(other["cells"](glyph, 0, ()))
+    for kind, _, source in lesson.cells(lesson.path("02")):
+        if kind == "code" and "plots.images(torch.cat(rows), [" in source:
+            with mock.patch.object(plots, "display"), mock.patch.object(plots, "images") as shown:
+                exec(source, other)
+    (sheet, names), _ = shown.call_args
+    assert names == ["blurred"]
+    assert torch.equal(sheet, shape_bias.letters(World(), 10, 100, "blurred", 28 / 255).images.x)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "valid"),
+    [
+        ({"change": "rotated"}, "change must be some of none, texture swapped, .*'rotated'"),
+        ({"amplitude": 61}, "amplitude must be numbers from 0 to 60"),
+        ({"amplitude": [2, 4]}, "amplitude takes one value"),
+    ],
+)
+def test_a_knob_that_does_not_fit_is_refused(knobs, valid):
+    with pytest.raises(ValueError, match=valid):
+        plumbed(**knobs)
+
+
+def test_one_replicate_more_is_shown_and_not_judged():
+    frame = made_up(0.2)
+    frame.attrs["live"] = 4
+    space = study("02", {"shape_bias": frame}, preset="glyphs")
+    assert space["judge"].verdicts["S-C9"].replicates == 4
+    assert set(space["main"].seed) == {0, 1, 2, 3}
+    assert set(space["judge"].live.seed) == {4}
