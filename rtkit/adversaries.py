@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from rtkit import attacks
-from rtkit.limits import must_lie
+from rtkit.limits import must_be_one_of, must_lie
 from rtkit.threat import ThreatModel
 
 # Gradient evaluations that one x' costs, where the number of steps does not say it.
@@ -54,8 +54,7 @@ class Adversary:
     smoothing: float = 0.0
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        must_be_one_of(KINDS, kind=self.kind)
         must_lie("[0, 1]", warmup=self.warmup, smoothing=self.smoothing)
         must_lie("[1, inf)", whole=True, steps=self.steps)
 

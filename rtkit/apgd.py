@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from rtkit.attacks import Loss, check, cross_entropy, frozen, gradient
+from rtkit.attacks import Loss, check, cross_entropy, frozen, gradient, pick
 from rtkit.limits import must_lie
-from rtkit.threat import ThreatModel
+from rtkit.threat import ThreatModel, per_image
 
 MOMENTUM, RHO = 0.75, 0.75  # as the paper sets them
 
@@ -80,9 +80,6 @@ def apgd(
     must_lie("[1, inf)", whole=True, steps=steps)
     check(x, threat)
 
-    def spread(values: torch.Tensor) -> torch.Tensor:
-        return values.view(-1, *[1] * (x.dim() - 1))  # (N,) -> (N, 1, 1, 1)
-
     def inside(point: torch.Tensor) -> torch.Tensor:
         return (x + threat.project(point - x)).clamp(0, 1)
 
@@ -106,23 +103,23 @@ def apgd(
         raised = torch.zeros(len(x), device=x.device)  # steps that raised the loss since the last review
         last_best, last_halved, last_review = value, torch.zeros_like(fooled), 0
         for step in range(1, steps + 1):
-            plain = inside(point + threat.ascend(grad, spread(size)))
+            plain = inside(point + threat.ascend(grad, per_image(size, x)))
             share = MOMENTUM if step > 1 else 1.0
             ahead = inside(point + share * (plain - point) + (1 - share) * (point - previous))
             point, previous, before = ahead, point, value
             value, grad, wrong = look(point)
             raised += value > before
             better = (wrong & ~fooled) | ((wrong == fooled) & (value > found_value))
-            found, found_value = torch.where(spread(better), point, found), torch.where(better, value, found_value)
+            found, found_value = pick(better, point, found), pick(better, value, found_value)
             fooled = fooled | wrong
             better = value > best_value
-            best, best_grad = torch.where(spread(better), point, best), torch.where(spread(better), grad, best_grad)
-            best_value = torch.where(better, value, best_value)
+            best, best_grad = pick(better, point, best), pick(better, grad, best_grad)
+            best_value = pick(better, value, best_value)
             if step in reviews:
                 stalled = ~last_halved & (best_value <= last_best)
                 halved = (raised < RHO * (step - last_review)) | stalled
-                size = torch.where(halved, size / 2, size)
-                point, grad = torch.where(spread(halved), best, point), torch.where(spread(halved), best_grad, grad)
-                value = torch.where(halved, best_value, value)
+                size = pick(halved, size / 2, size)
+                point, grad = pick(halved, best, point), pick(halved, best_grad, grad)
+                value = pick(halved, best_value, value)
                 last_best, last_halved, last_review, raised = best_value, halved, step, torch.zeros_like(raised)
     return found.detach()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import getclosurevars
 from types import FunctionType, MethodType
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rtkit.limits import must_lie
-from rtkit.threat import ThreatModel
+from rtkit.threat import ThreatModel, per_image
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -41,13 +42,14 @@ def networks(model: Callable) -> list[nn.Module]:
             found.append(one)
         elif callable(one) and not isinstance(one, type) and id(one) not in seen:
             seen.add(id(one))
-            owner = one.__self__ if isinstance(one, MethodType) else one
-            left += [owner, *getattr(owner, "__dict__", {}).values()]
             if isinstance(one, partial):
                 left += [one.func, *one.args, *one.keywords.values()]
-            if isinstance(one, FunctionType):
-                left += [cell.cell_contents for cell in one.__closure__ or ()]
-                left += [one.__globals__.get(name) for name in one.__code__.co_names]
+            elif isinstance(one, FunctionType):
+                known = getclosurevars(one)
+                left += [*known.nonlocals.values(), *known.globals.values()]
+            else:
+                owner = one.__self__ if isinstance(one, MethodType) else one
+                left += [owner, *getattr(owner, "__dict__", {}).values()]
     return found
 
 
@@ -61,23 +63,21 @@ def frozen(model: Callable, *, batch_statistics: bool = False) -> Iterator[None]
             statistics. For attacks inside a training step, where the running statistics lag behind.
     """
     nets = networks(model)
-    modes = [(module, module.training) for net in nets for module in net.modules()]
-    wanted = [(parameter, parameter.requires_grad) for net in nets for parameter in net.parameters()]
-    norms = [module for module, _ in modes if isinstance(module, _BatchNorm)] if batch_statistics else []
-    tracked = [module.track_running_stats for module in norms]
+    modules = [module for net in nets for module in net.modules()]
+    lent = [*modules, *(parameter for net in nets for parameter in net.parameters())]
+    names = ("training", "track_running_stats", "requires_grad")
+    before = [(one, name, getattr(one, name)) for one in lent for name in names if hasattr(one, name)]
     for net in nets:
         net.eval().requires_grad_(False)
-    for module in norms:  # in this combination torch uses the batch and leaves the buffers alone
-        module.training, module.track_running_stats = True, False
+    for module in modules:
+        if batch_statistics and isinstance(module, _BatchNorm):
+            # In this combination torch uses the batch and leaves the buffers alone.
+            module.training, module.track_running_stats = True, False
     try:
         yield
     finally:
-        for module, track in zip(norms, tracked, strict=True):
-            module.track_running_stats = track
-        for module, mode in modes:
-            module.training = mode
-        for parameter, want in wanted:
-            parameter.requires_grad_(want)
+        for one, name, value in before:
+            setattr(one, name, value)
 
 
 def check(x: torch.Tensor, threat: ThreatModel) -> None:
@@ -104,6 +104,11 @@ def gradient(model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss) -> 
         # The sum keeps every image's gradient its own; a mean would shrink it towards underflow in bfloat16.
         (grad,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), grad
+
+
+def pick(chosen: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Image by image one where it is chosen, else the other. Shape: (N,) bool, (N, ...), (N, ...) -> (N, ...)."""
+    return torch.where(per_image(chosen, one), one, other)
 
 
 def n_fgsm(
@@ -184,8 +189,7 @@ def pgd(
     def remember(candidate: torch.Tensor, value: torch.Tensor) -> None:
         nonlocal best, best_loss
         better = value > best_loss  # (N,)
-        best = torch.where(better.view(-1, *[1] * (x.dim() - 1)), candidate.detach(), best)
-        best_loss = torch.where(better, value, best_loss)
+        best, best_loss = pick(better, candidate.detach(), best), pick(better, value, best_loss)
 
     with frozen(model, batch_statistics=batch_statistics):
         if keep_best:

@@ -7,12 +7,10 @@ plain containers are ever made of its contents.
 
 import hashlib
 import io
-import math
 import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -66,29 +64,19 @@ class Inert:
         return id(self)
 
 
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: torch.dtype
-    offset: int = 0  # elements
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    storage: _Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    negated: bool  # not yet carried out where it was saved
-
-
-def _tensor(storage, offset, size, stride, _=None, __=None, facts=None):
-    if not isinstance(storage, _Storage):
+def _tensor(values, offset, size, stride, _=None, __=None, facts=None):
+    """A view of a storage, which may be filled later; torch refuses one that reaches beyond it."""
+    if not isinstance(values, torch.Tensor):
         return Inert()
-    return _Tensor(storage, offset, tuple(size), tuple(stride), bool((facts or {}).get("neg")))
+    view = values.as_strided(size, stride, values.storage_offset() + offset)
+    return torch._neg_view(view) if (facts or {}).get("neg") else view  # where it was saved, only the sign was noted
 
 
 class _Reader(pickle.Unpickler):
+    def __init__(self, stream):
+        super().__init__(stream)
+        self.storages: dict[str, torch.Tensor] = {}  # what the tensors are views of
+
     def find_class(self, module: str, name: str):
         if (module, name) in _TENSOR_MAKERS:
             return lambda *args: _tensor(*args)  # a new one each time: a file may set attributes of what it is given
@@ -103,24 +91,33 @@ class _Reader(pickle.Unpickler):
     def persistent_load(self, pid):
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], torch.dtype)):
             return Inert()
-        view = pid[5] if len(pid) > 5 else None
-        return _Storage(str(pid[2]), pid[1], int(view[1]) if view else 0)
+        values = self.storages.setdefault(str(pid[2]), torch.empty(pid[4], dtype=pid[1]))
+        return values[pid[5][1] :] if len(pid) > 5 and pid[5] else values
+
+    def fill(self, key: str, data: bytes) -> None:
+        """Put the bytes of a file into a storage."""
+        values = self.storages[key]
+        if len(data) < values.nbytes:
+            raise ValueError("it is cut short: download it again")
+        if len(values):
+            values.copy_(torch.frombuffer(bytearray(data), dtype=values.dtype, count=len(values)))
 
 
-def _zipped(file: zipfile.ZipFile) -> tuple[object, dict[str, bytes]]:
+def _zipped(file: zipfile.ZipFile) -> object:
     names = [name for name in file.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(names) != 1:
         raise ValueError("it is an archive, and not one of torch's: unpack it, and import what is inside")
-    (name,) = names
-    root = name.removesuffix("data.pkl")
+    root = names[0].removesuffix("data.pkl")
     if f"{root}byteorder" in file.namelist() and file.read(f"{root}byteorder") != b"little":
         raise ValueError("it was written on a big-endian machine")
-    found = _Reader(io.BytesIO(file.read(name))).load()
-    blobs = {at.removeprefix(f"{root}data/"): file.read(at) for at in file.namelist() if at.startswith(f"{root}data/")}
-    return found, blobs
+    reader = _Reader(io.BytesIO(file.read(names[0])))
+    found = reader.load()
+    for key in reader.storages:
+        reader.fill(key, file.read(f"{root}data/{key}"))
+    return found
 
 
-def _legacy(raw: bytes) -> tuple[object, dict[str, bytes]]:
+def _legacy(raw: bytes) -> object:
     what = next((what for begin, what in _OTHERS if re.match(begin, raw[:256], re.DOTALL)), None)
     if what:
         raise ValueError(f"it is {what}")
@@ -128,36 +125,12 @@ def _legacy(raw: bytes) -> tuple[object, dict[str, bytes]]:
     if _Reader(stream).load() != _MAGIC or _Reader(stream).load() != _PROTOCOL:
         raise ValueError("it is no file of torch's")
     _Reader(stream).load()  # facts about the machine
-    dtypes: dict[str, torch.dtype] = {}
-
-    class Noting(_Reader):
-        def persistent_load(self, pid):
-            found = super().persistent_load(pid)
-            if isinstance(found, _Storage):
-                dtypes[found.key] = found.dtype
-            return found
-
-    found, blobs = Noting(stream).load(), {}
+    reader = _Reader(stream)
+    found = reader.load()
     for key in _Reader(stream).load():
-        elements = int.from_bytes(stream.read(8), "little")
-        blobs[str(key)] = stream.read(elements * dtypes[str(key)].itemsize)
-        if len(blobs[str(key)]) < elements * dtypes[str(key)].itemsize:
-            raise ValueError("it is cut short: download it again")
-    return found, blobs
-
-
-def _filled(tensor: _Tensor, blobs: dict[str, bytes]) -> torch.Tensor:
-    if not math.prod(tensor.size):
-        return torch.empty(tensor.size, dtype=tensor.storage.dtype)
-    values = torch.frombuffer(bytearray(blobs[tensor.storage.key]), dtype=tensor.storage.dtype)
-    start = tensor.storage.offset + tensor.offset
-    last = start + sum((size - 1) * stride for size, stride in zip(tensor.size, tensor.stride, strict=True))
-    if min((start, *tensor.size, *tensor.stride), default=0) < 0 or last >= len(values):
-        raise ValueError("a tensor reaches beyond its storage: the file is cut short or was tampered with")
-    if math.prod(tensor.size) > len(values):  # a stride of zero makes terabytes of a few bytes
-        raise ValueError("a tensor has more elements than its storage")
-    found = values.as_strided(tensor.size, tensor.stride, start).clone(memory_format=torch.contiguous_format)
-    return -found if tensor.negated else found
+        size = int.from_bytes(stream.read(8), "little") * reader.storages[str(key)].itemsize
+        reader.fill(str(key), stream.read(size))
+    return found
 
 
 def _weights(found) -> dict:
@@ -165,7 +138,9 @@ def _weights(found) -> dict:
     if not isinstance(found, dict) or not found:
         raise ValueError("it holds no dictionary of weights; of a whole network save its state_dict()")
     inside = {name: part for name, part in found.items() if isinstance(part, dict) and _KEYS.search(str(name))}
-    inside = {name: part for name, part in inside.items() if any(isinstance(value, _Tensor) for value in part.values())}
+    inside = {
+        name: part for name, part in inside.items() if any(isinstance(value, torch.Tensor) for value in part.values())
+    }
     if len(inside) > 1:
         raise ValueError(
             f"it holds weights under {', '.join(map(repr, inside))}; save one of them to a file of its own"
@@ -204,19 +179,21 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         raw = path.read_bytes()
         if zipfile.is_zipfile(io.BytesIO(raw)):
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-                found, blobs = _zipped(archive)
+                found = _zipped(archive)
         else:
-            found, blobs = _legacy(raw)
+            found = _legacy(raw)
         out: dict[str, torch.Tensor] = {}
         origin: dict[str, str] = {}
         for name, value in _weights(found).items():
-            if not isinstance(name, str) or not isinstance(value, _Tensor):
+            if not isinstance(name, str) or not isinstance(value, torch.Tensor):
                 raise ValueError(f"its entry {name!r} is no tensor")
             plain = _plain_name(name)
             if plain in origin:
                 raise ValueError(f"its entries {origin[plain]!r} and {name!r} are both {plain!r}; keep one of them")
             if plain is not None:
-                origin[plain], out[plain] = name, _filled(value, blobs)
+                if value.nbytes > value.untyped_storage().nbytes():  # a stride of zero makes terabytes of a few bytes
+                    raise ValueError(f"its entry {name!r} has more elements than its storage")
+                origin[plain], out[plain] = name, value.clone(memory_format=torch.contiguous_format)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:

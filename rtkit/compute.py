@@ -34,21 +34,18 @@ def _has_bf16_units() -> bool:
 
 
 def _seconds(dtype: torch.dtype | None) -> float:
-    """Fastest of eight tries of four small convolutions, forward and backward, in the given format on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the processes that share the work compute
+    """Fastest of eight tries of four small convolutions, forward and backward, in the given format."""
     x = torch.rand(64, 16, 16, 16).contiguous(memory_format=torch.channels_last)
     weights = [torch.rand(16, 16, 3, 3).requires_grad_() for _ in range(4)]
-    best = float("inf")
+    tries = []
     for _ in range(8):
         start, y = time.perf_counter(), x
         with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
             for weight in weights:
                 y = F.relu(F.conv2d(y, weight, padding=1))
         y.float().sum().backward()
-        best = min(best, time.perf_counter() - start)
-    torch.set_num_threads(threads)
-    return best
+        tries.append(time.perf_counter() - start)
+    return min(tries)
 
 
 @cache
@@ -70,8 +67,9 @@ def bf16() -> bool:
             return known["faster"]
     except (OSError, ValueError, KeyError):
         pass
-    # Taken in turn, and the best of each, so that a busy moment decides nothing.
-    reduced, full = zip(*[(_seconds(torch.bfloat16), _seconds(None)) for _ in range(3)], strict=True)
+    # Taken in turn, and the best of each, so that a busy moment decides nothing; on a thread, as all that shares work.
+    with one_thread():
+        reduced, full = zip(*[(_seconds(torch.bfloat16), _seconds(None)) for _ in range(3)], strict=True)
     faster = min(reduced) < 0.9 * min(full)
     write_atomically(path, json.dumps(machine | {"faster": faster}).encode())
     return faster

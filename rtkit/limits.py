@@ -1,5 +1,6 @@
-"""Between what numbers a setting may lie: one check for all of them, on both sides."""
+"""What a setting may be: one check for all numbers, on both sides, and one for all words."""
 
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 
@@ -15,3 +16,15 @@ def must_lie(span: str, *, whole: bool = False, **values) -> None:
         inside = number and low <= value <= high and not (value == low and span[0] == "(")
         if not inside or (value == high and span[-1] == ")"):
             raise ValueError(f"{name} must {'be a whole number' if whole else 'lie'} in {span}, got {value!r}")
+
+
+def must_be_one_of(options: Iterable[str], **values) -> None:
+    """Check that settings, given by name, are words that exist.
+
+    Raises:
+        ValueError: one of them is not; the message names it and lists the words.
+    """
+    options = list(options)
+    for name, value in values.items():
+        if value not in options:
+            raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rtkit.adversaries import Adversary
+from rtkit.limits import must_be_one_of
 from rtkit.objectives import Term
 from rtkit.threat import ThreatModel
 from rtkit.training import Phase
@@ -37,8 +38,7 @@ def source(kind: str, source_eps: float, steps: int, lr: float) -> tuple[Phase, 
         ValueError: no source is trained in that way.
     """
     names = {"standard": None, "untrained": None, "noise": "noise", "robust": "n_fgsm", "pgd": "pgd", "pgd_l2": "pgd"}
-    if kind not in names:
-        raise ValueError(f"no source is called {kind!r}; there are {', '.join(names)}")
+    must_be_one_of(names, source=kind)
     norm = "l2" if kind == "pgd_l2" else "linf"
     adversary = Adversary(names[kind], ThreatModel(norm, source_eps)) if names[kind] else None
     return () if kind == "untrained" else (Phase(steps=steps, lr=lr, adversary=adversary),)
@@ -60,8 +60,7 @@ def transfer(protocol: str, *, steps: int, lr: float, batch_size: int, blocks: S
     """
     trainable = {"fixed_feature": 0, "last_block": 1, "last_stage": blocks[-1], "last_two_stages": sum(blocks[-2:])}
     trainable |= {"full_network": None, "scratch": None}
-    if protocol not in trainable:
-        raise ValueError(f"no protocol is called {protocol!r}; there are probe, {', '.join(trainable)}")
+    must_be_one_of(trainable, protocol=protocol)
     phase = Phase(steps=steps, lr=lr, batch_size=batch_size, trainable=trainable[protocol])
     return Method("random" if protocol == "scratch" else "source", (phase,))
 
@@ -160,8 +159,7 @@ def adversarial(
     Raises:
         ValueError: no base has that name.
     """
-    if base not in BASES:
-        raise ValueError(f"no base is called {base!r}; there are {', '.join(BASES)}")
+    must_be_one_of(BASES, base=base)
     kind, loss, distance = BASES[base]
     threat = ThreatModel("l2" if kind == "kernel" else "linf", eps)
     adversary = Adversary(kind, threat, steps=attack_steps, smoothing=smoothing)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from rtkit.adversaries import Attacked, divergence
-from rtkit.limits import must_lie
+from rtkit.limits import must_be_one_of, must_lie
 from rtkit.models import Activations, Network
 
 
@@ -115,10 +115,8 @@ class Term:
     on: Literal["clean", "attacked"] = "clean"
 
     def __post_init__(self):
-        if self.distance not in DISTANCES:
-            raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, got {self.distance!r}")
-        if self.on not in ("clean", "attacked"):
-            raise ValueError(f"on must be 'clean' or 'attacked', got {self.on!r}")
+        must_be_one_of(DISTANCES, distance=self.distance)
+        must_be_one_of(("clean", "attacked"), on=self.on)
         must_lie("[0, inf)", weight=self.weight)
 
     @property

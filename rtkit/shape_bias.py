@@ -13,7 +13,7 @@ from rtkit import attacks
 from rtkit.data import folders, glyphs, targets
 from rtkit.data.glyphs import Images, World
 from rtkit.data.targets import Target
-from rtkit.limits import must_lie
+from rtkit.limits import must_be_one_of, must_lie
 from rtkit.models import Network
 from rtkit.threat import l2_unit
 
@@ -52,8 +52,7 @@ def letters(world: World, n: int, seed: int, change: str = "none", amplitude: fl
 
     The same seed gives the same letters, faces, places and colours whatever the change.
     """
-    if change not in CHANGES:
-        raise ValueError(f"no change is called {change!r}; there are {', '.join(CHANGES)}")
+    must_be_one_of(CHANGES, change=change)
     must_lie("[1, inf)", whole=True, n=n)
     if amplitude is not None:
         world = replace(world, texture_amplitude=amplitude)
@@ -107,8 +106,7 @@ def target_copy(name: str, copy: str, world: World, seed: int) -> Target:
 
     Reference: Utrera et al. 2021, whose copies are stylised or down-scaled Caltech-101 and Food-101.
     """
-    if copy not in COPIES:
-        raise ValueError(f"no copy is called {copy!r}; there are {', '.join(COPIES)}")
+    must_be_one_of(COPIES, copy=copy)
     rng = np.random.default_rng([seed, 22])
     if name == "source":
         task = _source_task(World(0.0, contrast=world.contrast, noise=world.noise), seed)

@@ -5,10 +5,11 @@ from typing import Literal
 
 import torch
 
-from rtkit.limits import must_lie
+from rtkit.limits import must_be_one_of, must_lie
 
 
-def _per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """One number for each image, to go with all its entries. Shape: (N,), (N, ...) -> (N, 1, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
@@ -19,13 +20,13 @@ def _scaled(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Half precision becomes single. Shape: (N, ...) -> the same, (N, 1, ...).
     """
     delta = delta.to(torch.promote_types(delta.dtype, torch.float32))
-    largest = _per_image(delta.flatten(1).abs().amax(1), delta)
+    largest = per_image(delta.flatten(1).abs().amax(1), delta)
     power = torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
     return delta / power, power
 
 
 def _length(scaled: torch.Tensor) -> torch.Tensor:
-    return _per_image(scaled.flatten(1).norm(dim=1), scaled)
+    return per_image(scaled.flatten(1).norm(dim=1), scaled)
 
 
 def l2_norm(delta: torch.Tensor) -> torch.Tensor:
@@ -62,8 +63,7 @@ class ThreatModel:
     eps: float
 
     def __post_init__(self):
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}")
+        must_be_one_of(("linf", "l2"), norm=self.norm)
         try:  # in l2 only an image knows how far its corners are: see `attacks.check`
             must_lie("[0, 1]" if self.norm == "linf" else "[0, inf)", eps=self.eps)
         except ValueError as error:
@@ -90,7 +90,7 @@ class ThreatModel:
             return (2 * torch.rand(x.shape, generator=generator, device=x.device) - 1).to(x.dtype) * self.eps
         direction = torch.randn(x.shape, generator=generator, device=x.device).to(x.dtype)
         share = torch.rand(len(x), generator=generator, device=x.device).to(x.dtype) ** (1 / x.shape[1:].numel())
-        return l2_unit(direction) * _per_image(share, x) * self.eps
+        return l2_unit(direction) * per_image(share, x) * self.eps
 
     def ascend(self, grad: torch.Tensor, step_size: float) -> torch.Tensor:
         """The step of length `step_size` that raises a linear loss most. Shape: that of grad, and its precision."""

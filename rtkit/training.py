@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from rtkit import attacks, compute, objectives
 from rtkit.adversaries import Adversary, Attacked
 from rtkit.data.glyphs import Images
-from rtkit.limits import must_lie
+from rtkit.limits import must_be_one_of, must_lie
 from rtkit.models import Network, set_trainable
 from rtkit.objectives import Term
 from rtkit.threat import ThreatModel
@@ -61,12 +61,9 @@ class Phase:
         must_lie("(0, 1)", momentum=self.momentum)  # Nesterov's has none at 0
         must_lie("[0, 1)", dropout=self.dropout)
         must_lie("[0, 1]", averaging=self.averaging)
-        if self.batchnorm not in ("adapt", "frozen"):
-            raise ValueError(f"batchnorm must be 'adapt' or 'frozen', got {self.batchnorm!r}")
-        if self.loss not in ("attacked", "clean", "boosted"):
-            raise ValueError(f"loss must be 'attacked', 'clean' or 'boosted', got {self.loss!r}")
-        if self.schedule not in ("one_cycle", "constant"):
-            raise ValueError(f"schedule must be 'one_cycle' or 'constant', got {self.schedule!r}")
+        must_be_one_of(("adapt", "frozen"), batchnorm=self.batchnorm)
+        must_be_one_of(("attacked", "clean", "boosted"), loss=self.loss)
+        must_be_one_of(("one_cycle", "constant"), schedule=self.schedule)
         if self.averaging and self.trainable is not None and self.batchnorm == "frozen":
             raise ValueError(
                 "averaging estimates BatchNorm statistics anew, which frozen layers must keep: use 'adapt'"
@@ -138,28 +135,12 @@ def train(
         reference.to(where).eval()
     generator, history = torch.Generator(device=where).manual_seed(seed), History()
     x, y = images.x.to(where), images.y.to(where)
-    run = _Run(net, reference, x, y, generator, history, held_out, augment, measure, measure_at)
     for phase in phases:
         with _own_dropout(seed) if phase.dropout else nullcontext():
-            _train_phase(run, phase)
+            _train_phase(phase, net, reference, x, y, generator, history, held_out, augment, measure, measure_at)
     net.requires_grad_(True)
     net.eval()
     return history
-
-
-class _Run(NamedTuple):
-    """What all phases of a training share; see `train`."""
-
-    net: Network
-    reference: Network | None
-    x: torch.Tensor
-    y: torch.Tensor
-    generator: torch.Generator
-    history: History
-    held_out: Images | None
-    augment: Callable | None
-    measure: Callable | None
-    measure_at: tuple[int, ...]
 
 
 @contextmanager
@@ -171,22 +152,20 @@ def _own_dropout(seed: int):
         yield
 
 
-def _train_phase(run: _Run, phase: Phase) -> None:
-    net, x, y, generator, history = run.net, run.x, run.y, run.generator, run.history
+def _train_phase(phase, net, reference, x, y, generator, history, held_out, augment, measure, measure_at) -> None:
+    """One phase of `train`, whose arguments the others are; adds to the history."""
     fixed = set_trainable(net, phase.trainable)
     _train_mode(net, phase, fixed)
     net.dropout = phase.dropout
     batch = min(phase.batch_size, len(y))
     epoch = len(y) // batch  # steps
     learn = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.SGD(
-        learn, phase.lr, phase.momentum, weight_decay=phase.weight_decay, nesterov=True, fused=x.is_cuda
-    )
-    # Below three steps the schedule's rise would have no length.
-    total = max(phase.steps, 3)
+    options = {"momentum": phase.momentum, "weight_decay": phase.weight_decay, "nesterov": True}
+    optimiser = torch.optim.SGD(learn, phase.lr, fused=x.is_cuda, **options)
     if phase.schedule == "constant":
         schedule = ConstantLR(optimiser, factor=1.0)
     else:
+        total = max(phase.steps, 3)  # below three steps the rise would have no length
         schedule = OneCycleLR(optimiser, phase.lr, total_steps=total, pct_start=0.3, cycle_momentum=False)
     average = AveragedModel(net, use_buffers=False) if phase.averaging else None
     losses = torch.zeros(phase.steps, device=x.device)  # stays on the device: no step waits for the host
@@ -195,13 +174,13 @@ def _train_phase(run: _Run, phase: Phase) -> None:
         if step % epoch == 0:
             order = torch.randperm(len(y), generator=generator, device=x.device)
         index = order[(step % epoch) * batch : (step % epoch + 1) * batch]
-        drawn = run.augment(x[index], generator) if run.augment else x[index]
+        drawn = augment(x[index], generator) if augment else x[index]
         clean, labels = compute.to_pixels(drawn), y[index]
         with compute.autocast():
             attacked = Attacked(clean)
             if phase.adversary:
                 attacked = phase.adversary(net, clean, labels, step / phase.steps, generator)
-            seen = objectives.views(net, run.reference, phase.loss, phase.terms, clean, attacked, labels)
+            seen = objectives.views(net, reference, phase.loss, phase.terms, clean, attacked, labels)
         loss = objectives.total(phase.loss, phase.terms, seen, attacked)
         optimiser.zero_grad()
         loss.backward()
@@ -212,13 +191,13 @@ def _train_phase(run: _Run, phase: Phase) -> None:
         last_of_epoch = (step + 1) % epoch == 0 or step + 1 == phase.steps
         if average and last_of_epoch and step + 1 > (1 - phase.averaging) * phase.steps:
             average.update_parameters(net)
-        if last_of_epoch and phase.adversary and phase.adversary.gradients and run.held_out is not None:
-            history.watch.append(_watch(net, run.held_out, phase.adversary.threat))
+        if last_of_epoch and phase.adversary and phase.adversary.gradients and held_out is not None:
+            history.watch.append(_watch(net, held_out, phase.adversary.threat))
         if last_of_epoch and (not x.is_cuda or step + 1 == phase.steps):
             _check_finite(losses[: step + 1], epoch)
-        if run.measure and done + step + 1 in run.measure_at:
+        if measure and done + step + 1 in measure_at:
             net.eval()
-            history.measured[done + step + 1] = run.measure(net)
+            history.measured[done + step + 1] = measure(net)
             _train_mode(net, phase, fixed)
     history.loss += losses.tolist()
     net.dropout = 0.0

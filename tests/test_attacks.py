@@ -179,7 +179,7 @@ def test_n_fgsm_leaves_the_ball_but_not_the_pixel_range(small_net, batch):
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"eps must lie in .0, 1., got -1.*8/255, not 8"):
         ThreatModel("linf", -1)
-    with pytest.raises(ValueError, match="norm must be 'linf' or 'l2', got 'l1'"):
+    with pytest.raises(ValueError, match="norm must be one of linf, l2, got 'l1'"):
         ThreatModel("l1", 1)
 
 

@@ -229,13 +229,13 @@ def test_bad_settings_are_named(two_classes):
         Term("cosine", 1.0)
     with pytest.raises(ValueError, match=r"weight must lie in .0, inf., got -1"):
         Term("stages", -1.0)
-    with pytest.raises(ValueError, match="on must be 'clean' or 'attacked', got 'noisy'"):
+    with pytest.raises(ValueError, match="on must be one of clean, attacked, got 'noisy'"):
         Term("stages", 1.0, on="noisy")
     with pytest.raises(ValueError, match="kind must be one of noise"):
         Adversary("fgsm", ThreatModel("linf", 0.1))
     with pytest.raises(ValueError, match="smoothing must lie in"):
         Adversary("region", ThreatModel("linf", 0.1), smoothing=2.0)
-    with pytest.raises(ValueError, match="no base is called 'free'"):
+    with pytest.raises(ValueError, match=r"base must be one of pgd_at, .*, got 'free'"):
         methods.adversarial("free", 0.1, steps=1, lr=0.1)
     with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\), got 1"):
         Phase(steps=1, lr=0.1, dropout=1.0)

@@ -133,13 +133,13 @@ def test_few_images_make_smaller_batches(two_classes):
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match=r"steps must be a whole number in .1, inf., got 0"):
         Phase(steps=0, lr=0.1)
-    with pytest.raises(ValueError, match="batchnorm must be 'adapt' or 'frozen', got 'eval'"):
+    with pytest.raises(ValueError, match="batchnorm must be one of adapt, frozen, got 'eval'"):
         Phase(steps=1, lr=0.1, batchnorm="eval")
     with pytest.raises(ValueError, match="averaging estimates BatchNorm statistics anew"):
         Phase(steps=1, lr=0.1, trainable=2, batchnorm="frozen", averaging=0.5)
-    with pytest.raises(ValueError, match="no source is called 'strong'; there are standard"):
+    with pytest.raises(ValueError, match=r"source must be one of standard, .*, got 'strong'"):
         methods.source("strong", 0.0, 1, 0.1)
-    with pytest.raises(ValueError, match="no protocol is called 'linear'"):
+    with pytest.raises(ValueError, match=r"protocol must be one of fixed_feature, .*, got 'linear'"):
         methods.transfer("linear", steps=1, lr=0.1, batch_size=1)
     with pytest.raises(ValueError, match="has 6 blocks, cannot train its last 9"):
         models.set_trainable(models.create(2, "small-8", 0), 9)
