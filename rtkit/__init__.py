@@ -32,11 +32,10 @@ NOTEBOOKS += ("04_attack_success", "05_keeping_robustness", "06_accuracy_robustn
 # reads results knows them without the seconds that importing torch takes.
 PRESETS = {"smoke": None, "glyphs": "mechanism", "glyphs-full": "mechanism"}
 PRESETS |= {"cifar-small": "small-scale", "cifar": "small-scale", "imagenet": "published networks"}
+PUBLISHED = "published"  # in place of a preset: what others published, which nothing here computes
+SCOPES = PRESETS | {PUBLISHED: "published results"}
+DRAWN, _REAL = ("smoke", "glyphs", "glyphs-full"), ("cifar-small", "cifar")  # of the glyph world, of photographs
 
-DRAWN, _REAL = (
-    ("smoke", "glyphs", "glyphs-full"),
-    ("cifar-small", "cifar"),
-)  # presets of the glyph world, of photographs
 # Each study with the notebook that it stands in and the presets that it runs at.
 STUDIES = {
     "transfer": ("01", (*DRAWN, *_REAL, "imagenet")),

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from rtkit import PRESETS, STUDIES
+from rtkit import PRESETS, PUBLISHED, STUDIES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,7 +154,7 @@ def _study(word: str, preset: str, tune: bool, judge: bool) -> None:
 
     judges = {found for found in space.values() if isinstance(found, Judge)}  # each once, by however many names
     for found in judges:
-        if found.study in known and found.preset == preset:
+        if found.study in known and found.preset in (preset, *([PUBLISHED] if judge else [])):
             records.publish(found, store.RESULTS if judge else None)
 
 

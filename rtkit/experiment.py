@@ -203,7 +203,10 @@ def run(
         )
     own = compute_cells(rows, lacking, alone)
     both = pd.concat([found, own], ignore_index=True)
-    both.attrs = facts | {"run": "both" if len(found) else "mine", "made": kit.attrs["made"] + own.attrs["made"]}
+    both.attrs = facts | {
+        "run": "both" if len(found) else "mine",
+        "made": records.Made(kit.attrs["made"] + own.attrs["made"]),
+    }
     return both
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from rtkit import PRESETS, frames
+from rtkit import SCOPES, frames
 from rtkit.claims import Claim, Effect, Part, Verdict, get, unjudged
 from rtkit.definitions import code_of
 from rtkit.frames import CONFIDENCE, Control, Interval, Missing, OutOfRange
@@ -94,11 +94,12 @@ def other_code(frame: pd.DataFrame) -> int:
     return sum(one["cells"] for one in frame.attrs.get("made", ()) if one["code"] != current)
 
 
-def marks(frame: pd.DataFrame) -> tuple[str, ...]:
-    """What a reader must know of a frame beside every verdict: changed knobs, and cells that other code computed."""
-    changed, other = frame.attrs.get("changed"), other_code(frame)
-    found = [f"exploratory: {', '.join(changed)} changed"] if changed else []
-    return (*found, f"{other} cells of other code") if other else tuple(found)
+def marks(frame: pd.DataFrame, replicates: int) -> tuple[str, ...]:
+    """What a reader must know beside a verdict: changed knobs, cells of other code, intervals over something else."""
+    changed, other, unit = frame.attrs.get("changed"), other_code(frame), frame.attrs.get("unit")
+    found = [f"exploratory: {', '.join(changed)} changed" if changed else ""]
+    found += [f"{other} cells of other code" if other else "", f"{replicates} {unit}" if unit else ""]
+    return tuple(filter(None, found))
 
 
 class Judge:
@@ -130,16 +131,20 @@ class Judge:
         with suppress(Missing):
             self.controls.append(frames.control(name, must, frame, value, confidence))
 
-    def __call__(self, name: str, effect: Effect, arms: Callable | None = None) -> Verdict:
-        """Judge a claim by its effect, and remember the verdict; a regime other than the default one follows an @."""
-        scope, self.effects[name] = PRESETS[self.preset], effect
+    def __call__(self, name: str, effect: Effect, arms: Callable | None = None, rows=None) -> Verdict:
+        """Judge a claim by its effect, and remember the verdict; a regime other than the default one follows an @.
+
+        Args:
+            rows: what is judged in place of `main`, and says in its own `attrs` where it is from.
+        """
+        scope, self.effects[name] = SCOPES[self.preset], effect
         if scope is None:
             self.verdicts[name] = unjudged(get(name), self.preset, "none", "smoke")
         else:
             failed = [found.name for found in self.controls if not found.holds]
             options = {"preset": self.preset, "scope": scope, "collapsed": self.collapsed, "failed_controls": failed}
-            found = judge(get(name), effect, self.main, arms=arms, **options)
-            self.verdicts[name] = replace(found, marks=marks(self.frame))
+            found = judge(get(name), effect, self.main if rows is None else rows, arms=arms, **options)
+            self.verdicts[name] = replace(found, marks=marks(self.frame if rows is None else rows, found.replicates))
         return self.verdicts[name]
 
     def values(self, frame: pd.DataFrame) -> pd.DataFrame:

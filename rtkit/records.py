@@ -1,5 +1,6 @@
 """What the studies found, as it lies on disk: frames, records, and the scorecard made of them. Imports no torch."""
 
+import tomllib
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from rtkit import DRAWN, PRESETS, STUDIES, claims, lesson, store
+from rtkit import DRAWN, PRESETS, PUBLISHED, SCOPES, STUDIES, claims, lesson, store
 from rtkit.claims import Verdict
 from rtkit.definitions import code_of
 from rtkit.frames import Interval
@@ -34,7 +35,14 @@ def reading_code(study: str) -> str:
     return store.key(margins, "".join(reading))
 
 
-def summary(cells: Iterable[dict]) -> list[dict]:
+class Made(tuple):
+    """How cells were made, a dict for each way. Never copied: pandas copies the `attrs` of a frame at every step."""
+
+    def __deepcopy__(self, _):
+        return self
+
+
+def summary(cells: Iterable[dict]) -> Made:
     """How some cells (`store.cell`) were made: one entry for each code, number format, machine and set of versions."""
     found = {}
     for one in cells:
@@ -44,7 +52,7 @@ def summary(cells: Iterable[dict]) -> list[dict]:
         entry["cells"] += 1
         entry["seconds"] = round(entry["seconds"] + seconds, 2)
         entry |= {"first": min(entry["first"], when), "last": max(entry["last"], when)}
-    return list(found.values())
+    return Made(found.values())
 
 
 def upgraded(made: Iterable[dict]) -> list[str]:
@@ -61,8 +69,24 @@ def frame(study: str, preset: str, folder: Path | None = store.RESULTS) -> pd.Da
     if not where.exists():
         return None
     found, run = store.load_frame(where), "kit" if folder == store.RESULTS else "mine"
-    made = store.load_record(path(study, preset, folder))["made"]
+    made = Made(store.load_record(path(study, preset, folder))["made"])
     found.attrs = {"study": study, "preset": preset, "run": run, "changed": {}, "made": made}
+    return found
+
+
+def published(name: str, query: str = "") -> pd.DataFrame:
+    """Numbers that others have published, in the columns of a study's frame.
+
+    `attrs["unit"]` says what an interval is over; sources.toml beside them has paper, commit, terms and traps.
+
+    Args:
+        name: a frame of results/published/; query: which of its rows, as `DataFrame.query` takes it.
+    """
+    folder = store.RESULTS / PUBLISHED
+    source = tomllib.loads((folder / "sources.toml").read_text(encoding="utf-8"))[name]
+    found = store.load_frame(folder / f"{name}.csv.gz")
+    found = found.query(query) if query else found
+    found.attrs = {"study": source["study"], "preset": PUBLISHED, "run": "kit", "unit": source["unit"]}
     return found
 
 
@@ -92,9 +116,9 @@ def publish(judge: Judge, folder: Path | None = None) -> None:
         return
     study, preset, found = judge.study, judge.preset, judge.frame
     where = path(study, preset, folder)
-    kept = store.load_record(where) if folder else {}
+    kept = store.load_record(where) if folder and where.exists() else {}
     record = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in found.seed})}
-    record |= {"reading": reading_code(study), "made": facts.get("made", [])}
+    record |= {"reading": reading_code(study), "made": list(facts.get("made", ()))}
     record |= {"data": kept["data"]} if "data" in kept else _data(preset, found) if not folder else {}
     record |= {"verdicts": {name: verdict.to_dict() for name, verdict in judge.verdicts.items()}}
     record |= {"collapsed": judge.collapsed, "controls": [asdict(one) for one in judge.controls]}
@@ -175,7 +199,7 @@ def load(study: str, preset: str, origin: str = "yours") -> Record | None:
 
 def every() -> list[Record]:
     """All records there are, the kit's before the reader's own."""
-    found = [load(study, preset, origin) for origin in ("kit", "yours") for preset in PRESETS for study in STUDIES]
+    found = [load(study, preset, origin) for origin in ("kit", "yours") for preset in SCOPES for study in STUDIES]
     return [record for record in found if record]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from IPython.display import Markdown
 
-from rtkit import DRAWN, claims, records
+from rtkit import DRAWN, PUBLISHED, claims, records
 from rtkit.claims import Verdict
 from rtkit.frames import Interval, Missing, OutOfRange
 from rtkit.judge import Judge
@@ -16,7 +16,12 @@ _WORDS = {
         "supported": "seen in this world",
         "contradicted": "opposite seen in this world",
         "inconclusive": "cannot tell",
-    }
+    },
+    "published results": {
+        "supported": "holds for these networks",
+        "contradicted": "does not hold for these networks",
+        "inconclusive": "cannot tell",
+    },
 }
 
 
@@ -118,6 +123,10 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
             rows["photographs"] = f"{effect(other)} ({word(other)})"
     if beside:
         rows["beside"] = beside
+    theirs = records.load(claim.study, PUBLISHED, "kit")
+    for key, found in theirs.verdicts.items() if theirs else ():
+        if key.partition("@")[0] == name and found.effect is not None:
+            rows[f"published results{key.removeprefix(name).replace('@', ', ')}"] = f"{effect(found)} ({word(found)})"
     rows["the paper"] = f"{claim.paper_effect} ({claim.paper})"
     table = "\n".join(f"> | {label} | {value} |" for label, value in rows.items())
     place = f'<a id="{claims.anchor(name)}"></a>'

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from lessons import read, study
 
-from rtkit import checks, experiment, lesson, models, plots, presets, records, tasks, widgets
+from rtkit import checks, experiment, lesson, models, plots, presets, records, say, tasks, widgets
 from rtkit.data.glyphs import World
 from rtkit.frames import by_seed, lead
 from rtkit.judge import Judge
@@ -380,3 +380,25 @@ def test_the_warm_up_accepts_like_with_like_alone(capsys):
     assert "in points" in told(lambda f: lead(f, "noise", **last, **right) / 100)
     assert "last_stage" in told(lambda f: lead(f, "noise", method="fixed_feature", **right))
     assert "one number for each replicate" in told(3.0)
+
+
+def test_what_the_authors_measured_is_judged_by_the_same_effects():
+    """Known values, found independently of the kit; none of them is called supported."""
+    space = study("01")
+    found = space["authors"].verdicts
+    known = {
+        "U-C1": (9.26, 8.87, 9.65),
+        "U-C4": (6.40, 5.69, 7.11),
+        "U-C5": (9.47, 9.11, 9.83),
+        "U-C7": (2.33, 1.88, 2.78),
+    }
+    known |= {"S-C1": (3.42, -1.11, 7.95), "S-C2": (0.19, -0.29, 0.66), "S-C1@ResNet-18": (2.75, -1.71, 7.21)}
+    for name, numbers in known.items():
+        assert (found[name].effect, found[name].low, found[name].high) == pytest.approx(numbers, abs=0.006), name
+    parts = {part.name: part for part in found["S-C5@ResNet-18"].parts}
+    assert (parts["change"].effect, parts["change"].low) == pytest.approx((18.3, 15.1), abs=0.06)
+    assert found["S-C7"].parts[1].effect == pytest.approx(2.48, abs=0.006)
+    assert "holds for these networks (10 subsets)" in say.word(found["U-C1"])
+    assert not any(say.word(one).startswith("supported") for one in found.values())
+    assert "| published results | **+9.3 points [+8.9, +9.7]**" in say.card(space["judge"], "U-C1").data
+    assert "| published results, ResNet-18 |" in say.card(space["judge"], "S-C5").data
