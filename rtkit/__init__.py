@@ -36,6 +36,7 @@ PUBLISHED = "published"  # in place of a preset: what others published, which no
 SCOPES = PRESETS | {PUBLISHED: "published results"}
 DRAWN, _REAL = ("smoke", "glyphs", "glyphs-full"), ("cifar-small", "cifar")  # of the glyph world, of photographs
 
+TUNING = range(100, 104)  # seeds that learning rates and worlds were chosen on; no verdict rests on them
 # Each study with the notebook that it stands in and the presets that it runs at.
 STUDIES = {
     "transfer": ("01", (*DRAWN, *_REAL, "imagenet")),

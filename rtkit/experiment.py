@@ -11,12 +11,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from rtkit import STUDIES, cluster, compute, presets, records, store, tasks
+from rtkit import STUDIES, TUNING, cluster, compute, presets, records, store, tasks
 from rtkit.definitions import code
 from rtkit.presets import Preset
 
 RUN = ("kit", "live", "mine")
-TUNING_SEEDS = (100, 101)  # no verdict uses them
 PATIENCE = 60.0  # seconds that a notebook may compute unasked
 
 
@@ -30,7 +29,7 @@ def workers() -> int:
 def _work(function: Callable, number: int, task, kit: bool) -> tuple[int, object]:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    store.use_kit(kit)
+    store.kit = kit
     return number, function(task)
 
 
@@ -59,7 +58,7 @@ def spread(*stages: tuple[Callable, Sequence, str], alone: bool = False) -> list
 
 
 def _stage(function: Callable, todo: Sequence, title: str) -> list:
-    calls = (joblib.delayed(_work)(function, number, task, store.kit_is_used()) for number, task in enumerate(todo))
+    calls = (joblib.delayed(_work)(function, number, task, store.kit) for number, task in enumerate(todo))
     done = joblib.Parallel(return_as="generator_unordered", pre_dispatch="all", batch_size=1)(calls)
     return [found for _, found in sorted(tqdm(done, title, len(todo), mininterval=1), key=lambda pair: pair[0])]
 
@@ -72,7 +71,7 @@ def use(run: str) -> None:
     """
     if run not in RUN:
         raise ValueError(f"run must be one of {', '.join(RUN)}, got {run!r}")
-    store.use_kit(run != "mine")
+    store.kit = run != "mine"
 
 
 def load(needed) -> None:
@@ -219,7 +218,7 @@ def tune(rows: Callable, tried: Callable[[Preset, int], Iterator[tuple[dict, obj
             networks take minutes each: there one seed tunes.
     """
     chosen = presets.get(preset)
-    seeds = TUNING_SEEDS if presets.is_drawn(chosen) else TUNING_SEEDS[:1]
+    seeds = TUNING[: 2 if presets.is_drawn(chosen) else 1]
     todo = [pair for seed in seeds for pair in tried(chosen, seed)]
     compute_cells(rows, (cell for _, cell in todo), chosen.scope is None)
     every = [(setting, row) for setting, cell in todo for row in cached(rows, cell)["rows"]]

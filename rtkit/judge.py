@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from rtkit import SCOPES, frames
+from rtkit import SCOPES, TUNING, frames
 from rtkit.claims import Claim, Effect, Part, Verdict, get, unjudged
 from rtkit.definitions import code_of
 from rtkit.frames import CONFIDENCE, Control, Interval, Missing, OutOfRange
@@ -98,6 +98,7 @@ def marks(frame: pd.DataFrame, replicates: int) -> tuple[str, ...]:
     """What a reader must know beside a verdict: changed knobs, cells of other code, intervals over something else."""
     changed, other, unit = frame.attrs.get("changed"), other_code(frame), frame.attrs.get("unit")
     found = [f"exploratory: {', '.join(changed)} changed" if changed else ""]
+    found += ["exploratory: seeds that rates were chosen on"] if frame.seed.isin(TUNING).any() else []
     found += [f"{other} cells of other code" if other else "", f"{replicates} {unit}" if unit else ""]
     return tuple(filter(None, found))
 

@@ -1,6 +1,8 @@
 """What figures and sentences call things, and the colour and marker that each has everywhere."""
 
+import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
@@ -8,62 +10,8 @@ SHAPES = ("digits", "lower", "greek")  # targets on which shape alone decides
 TEXTURED = "digits_textured"  # the target with a fine cue of its own
 PHOTOS = ("mnist", "fashion_mnist", "cifar10", "kmnist", "svhn")  # data sets that judge sources of real images
 
-TARGETS = {
-    "digits": "digits (real)",
-    "digits_low": "digits at 12 px",
-    "digits_textured": "digits with textures",
-    "digits_textured_low": "… reduced to 12 px",
-    "digits_cued": "digits with textures",
-    "lower": "lower-case letters",
-    "greek": "Greek letters",
-    "lower_textured": "lower case with textures",
-    "greek_textured": "Greek with textures",
-    "textures": "textures only",
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "kmnist": "KMNIST",
-    "svhn": "SVHN",
-}
-METHODS = {
-    "fixed_feature": "fixed features",
-    "probe": "convex probe",
-    "head": "head",
-    "head, statistics adapt": "head, BatchNorm adapts",
-    "mlp": "head, 1 hidden layer",
-    "mlp 2": "head, 2 hidden layers",
-    "last_block": "last block",
-    "last_stage": "last stage",
-    "last_stage, statistics frozen": "last stage, BatchNorm frozen",
-    "last_two_stages": "last two stages",
-    "full_network": "full network",
-    "scratch": "from scratch",
-    "fine_tuning": "fine-tuning",
-    "l2_sp": "L2-SP",
-    "delta": "DELTA",
-    "delta_r": "DELTA-R",
-    "nfd_dropout": "DELTA-R + dropout",
-    "nfd_averaging": "DELTA-R + averaging",
-    "nfd": "NFD",
-    "source itself": "source itself",
-    "lwf": "LwF",
-    "adversarial, from scratch": "adversarial, from scratch",
-    "adversarial, fine-tuned": "adversarial, fine-tuned",
-    "pgd_at": "PGD-AT",
-    "pgd_at+vfd": "PGD-AT + VFD",
-    "trades": "TRADES",
-    "trades+vfd": "TRADES + VFD",
-    "mart": "MART",
-    "rat": "RAT",
-    "arks": "ARKS",
-}
-METRICS = {
-    "clean_accuracy": "clean accuracy",
-    "robust_accuracy": "robust accuracy",
-    "shape_bias": "shape bias",
-    "attack_success_rate": "attack success",
-}
-_NAMES = TARGETS | METHODS | METRICS
+TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_NAMES = {value: name for table in TABLES.values() for value, name in table.items()}
 
 # Okabe and Ito's colours, told apart by readers with any common kind of colour blindness; markers say it once more.
 WHEEL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")

@@ -31,6 +31,7 @@ from rtkit.definitions import PACKAGE
 ROOT = PACKAGE.parent
 RUNS = Path(os.environ.get("RTKIT_RUNS") or (ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()) / "runs")
 RESULTS = ROOT / "results"
+kit = True  # whether networks that come with the kit may stand for those that are not in the cache; `experiment.use`
 
 
 class DamagedFile(Warning):
@@ -158,20 +159,6 @@ def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
     return digest.hexdigest()
 
 
-_kit = True
-
-
-def use_kit(used: bool) -> None:
-    """Whether networks that come with the kit may stand for those that are not in the cache."""
-    global _kit
-    _kit = used
-
-
-def kit_is_used() -> bool:
-    """What `use_kit` said last."""
-    return _kit
-
-
 def network_paths(config: dict, code: str) -> tuple[Path, Path]:
     """Where a network lies in the cache, and where in what comes with the kit, there in whatever number format."""
     own, kept = key(config, code), key({**config, "compute": ""}, code)
@@ -181,7 +168,7 @@ def network_paths(config: dict, code: str) -> tuple[Path, Path]:
 def has_network(config: dict, code: str) -> bool:
     """Whether a network need not be trained any more."""
     own, kept = network_paths(config, code)
-    return own.exists() or (_kit and kept.exists())
+    return own.exists() or (kit and kept.exists())
 
 
 def network(
@@ -218,7 +205,7 @@ def network(
         return save(state, meta | {"code": code, "made": to_json(value[2])})
 
     own, kept = network_paths(config, code)
-    if _kit and not own.exists() and kept.exists():
+    if kit and not own.exists() and kept.exists():
         try:
             return read(kept)
         except ValueError as error:

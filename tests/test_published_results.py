@@ -61,7 +61,7 @@ def test_frames_have_the_columns_and_words_of_the_kits_own(name):
         found
     )
     assert not found.duplicated([*facts, *({"place"} & set(found))]).any()
-    assert set(found.method) <= {"none", *labels.METHODS}
+    assert set(found.method) <= {"none", *labels.TABLES["methods"]}
     assert set(found.source) <= {"standard", "robust", "randomised", "human", "other"}
     standard = found[found.source == "standard"]
     assert len(standard)

@@ -137,12 +137,10 @@ def test_a_network_that_comes_with_the_kit_stands_for_one_of_any_number_format(t
     assert store.has_network(fp32, CODE)
     assert store.network(fp32, CODE, never)[0]["w"].tolist() == [1, 1]
     assert not store.has_network(fp32, "other code")
-    store.use_kit(False)
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "kit", False)
         assert not store.has_network(fp32, CODE)
         assert store.network(fp32, CODE, lambda: ({"w": torch.zeros(2)}, {}))[0]["w"].tolist() == [0, 0]
-    finally:
-        store.use_kit(True)
     assert store.network(fp32, CODE, never)[0]["w"].tolist() == [0, 0]  # one's own comes first
     kept.write_bytes(b"no network")
     with pytest.raises(ValueError, match="comes with the kit and is damaged"):
