@@ -9,10 +9,13 @@ from io import BytesIO
 import ipywidgets
 from matplotlib.figure import Figure
 
-# Handles of sliders come without a name for those who hear them; each gets the text before it.
+# Handles of sliders and buttons of players come without a name for those who hear them; each gets one.
 _NAMED = (
-    "<img src='data:,' hidden onerror=\"this.closest('.rtkit-explorer').querySelectorAll('.widget-hslider').forEach("
-    "one => one.querySelector('.noUi-handle').setAttribute('aria-label', one.querySelector('label').innerText))\">"
+    "<img src='data:,' hidden onerror=\"const box = this.closest('.rtkit-explorer'); "
+    "box.querySelectorAll('.widget-hslider').forEach("
+    "one => one.querySelector('.noUi-handle').setAttribute('aria-label', one.querySelector('label').innerText)); "
+    "box.querySelectorAll('.widget-play button').forEach("
+    "(one, k) => one.title = ['play or pause', 'stop, back to the start', 'repeat'][k])\">"
 )
 _LOOK = {"style": {"description_width": "9em"}, "layout": {"width": "25em"}}
 
@@ -27,12 +30,20 @@ def slider(name: str, options: Sequence, value=None) -> ipywidgets.SelectionSlid
     return ipywidgets.SelectionSlider(options=options, value=chosen, description=name, continuous_update=False, **_LOOK)
 
 
+def player(control: ipywidgets.SelectionSlider) -> ipywidgets.Play:
+    """A button that plays a slider's options one after the other, to be stopped at any of them."""
+    found = ipywidgets.Play(max=len(control.options) - 1, interval=700, show_repeat=False)
+    ipywidgets.link((control, "index"), (found, "value"))
+    return found
+
+
 def explorer(
     controls: Sequence[ipywidgets.Widget],
     draw: Callable[..., str],
     size: tuple[float, float],
     layout: str | None = "constrained",
     trainer=None,
+    plays: ipywidgets.SelectionSlider | None = None,
 ) -> ipywidgets.Widget:
     """Lay out controls with a reset button, a sentence, and a figure that follows them.
 
@@ -41,6 +52,7 @@ def explorer(
         size: of the figure, in inches of 100 pixels.
         layout: matplotlib's layout engine; None, for panels placed by hand, saves half the time of a drawing.
         trainer: a `playgrounds.Trainer` whose button computes a setting that the frame lacks.
+        plays: the control that a button plays, see `player`.
     """
     sentence, image = ipywidgets.HTML(), ipywidgets.Image(format="png")
     reset = ipywidgets.Button(description="reset")
@@ -69,6 +81,6 @@ def explorer(
         flex="0 0 auto", flex_flow="row wrap", align_content="flex-start", width="26em" if size[0] < 6 else "100%"
     )
     row = ipywidgets.Layout(flex_flow="row wrap")
-    below = [reset, *([trainer.box] if trainer else []), ipywidgets.HTML(_NAMED)]
+    below = [*([player(plays)] if plays else []), reset, *([trainer.box] if trainer else []), ipywidgets.HTML(_NAMED)]
     panel = ipywidgets.Box([ipywidgets.Box([*controls, *below], layout=beside), image], layout=row)
     return ipywidgets.VBox([sentence, panel]).add_class("rtkit-explorer")

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
 from lessons import given, study, swapped
+from matplotlib.figure import Figure
 
-from rtkit import attacks, checks, compute, lesson, models, plots, records
+from rtkit import attacks, checks, compute, lesson, models, plots, records, widgets
 from rtkit.attacks import pgd
 from rtkit.judge import judge
 from rtkit.threat import ThreatModel
@@ -260,3 +261,54 @@ def test_every_notebook_is_listed_with_a_link():
     head = lesson.cells(PATH)[0][2]
     for path in lesson.paths()[1:]:
         assert f"]({path.name})" in head
+
+
+@pytest.fixture(scope="module")
+def explored():
+    """The explorers of the page that are played, as `widgets.explorer` got them, on the page's own networks."""
+    space, found = lesson.execute(PATH, {"preset": "smoke"}, ("parameters", "plumbing")), []
+    wanted = ("PAIR =", "def train_network", "def learner", "live =", "def right", "net, threat =", "moved, step_size")
+    wanted += ("@cache", "stages = {", "plays=step")
+    cells = [text for kind, _, text in lesson.cells(PATH) if kind == "code"]
+    explorer = mock.patch.object(widgets, "explorer", lambda *given, **named: found.append((*given, named["plays"])))
+    with explorer, mock.patch.object(plots, "display"):
+        for text in cells:
+            if any(word in text for word in wanted):
+                for long, short in (("=60", "=6"), ("61, 5", "11, 5"), ("(5000", "(400"), ("(1500", "(300")):
+                    text = text.replace(long, short)
+                exec(text, space)
+    return space, found
+
+
+def test_pgd_is_played_step_by_step(explored):
+    space, ((controls, draw, *_, step), _) = explored
+    assert step is controls[-1]
+    assert list(step.options) == list(range(11))
+    k, x, y = 3, space["x"][3:4], space["y"][3:4]
+    frames = space["path"]("robust", k)
+    assert frames.shape == (11, 3, 32, 32)
+    assert torch.equal(frames[:1], x)
+    ours = pgd(space["live"]["robust"], x, y, space["threat"], steps=10, random_start=False, keep_best=False)
+    assert torch.equal(frames[10:], ours)  # the last step played is the kit's attack
+    figure = Figure()
+    said = draw(figure, k, "robust", 10)
+    chance = space["live"]["robust"](ours).softmax(1)[0].detach()
+    assert f"it says {'LU'[chance.argmax()]} ({100 * float(chance.max()):.0f} %); the label is {'LU'[y]}" in said
+    assert said.startswith("Step 10 of the attack on the robust network")
+    assert len(figure.axes) == 2  # the pictures, and the decision
+    assert figure.axes[0].images[0].get_array().shape == (32, 96, 3)
+
+
+def test_a_network_in_training_is_played(explored):
+    space, (_, (controls, draw, *_, step)) = explored
+    assert step is controls[-1]
+    assert list(step.options) == list(space["stages"]) == [0, 5, 10]
+    before, after = (space["stages"][n].head.weight for n in (0, 10))
+    assert not torch.equal(before, after)
+    assert not any(net.training for net in space["stages"].values())
+    figure = Figure()
+    said = draw(figure, 0, 10)
+    clean = space["right"](space["stages"][10], space["x"], space["y"])
+    assert said.startswith("After 10 steps of training, attacked, it says")
+    assert f"Clean, {clean:.0f} % of the letters are right." in said
+    assert figure.axes[0].images[0].get_array().shape == (32, 128, 3)  # with the gradient

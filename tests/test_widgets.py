@@ -1,5 +1,6 @@
 """The explorers: what they say and draw follows their controls, and reset brings back the start."""
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ def parts(widget):
     """Controls by description, sentence, image and reset button of an explorer."""
     sentence, row = widget.children
     box, image = row.children
-    *controls, reset = box.children
+    *controls, reset, _ = box.children
     return {control.description: control for control in controls}, sentence, image, reset
 
 
@@ -54,6 +55,23 @@ def test_an_explorer_hands_values_on_in_order():
     assert image.value != first
     reset.click()
     assert (sentence.value, image.value) == (start, first)
+
+
+def test_a_slider_can_be_played():
+    seen = []
+    step, other = widgets.slider("step", [0, 5, 10], 5), widgets.slider("of", ["a", "b"])
+    box = widgets.explorer([other, step], lambda _, *values: str(seen.append(values)), (4, 3), plays=step)
+    *_, play, reset, named = box.children[1].children[0].children
+    assert isinstance(play, ipywidgets.Play)
+    assert (play.min, play.max, play.value) == (0, 2, 1)
+    play.value = 2  # as the button does, at every tick
+    other.value, step.value = "b", 0
+    assert seen == [("a", 5), ("a", 10), ("b", 10), ("b", 0)]
+    assert play.value == 0
+    reset.click()
+    assert play.value == 1
+    assert "play or pause" in named.value  # for those who hear it
+    assert ".widget-play button" in named.value
 
 
 def test_explorers_are_operable_by_keyboard(small_net, images):
