@@ -204,7 +204,7 @@ def run(
     both = pd.concat([found, own], ignore_index=True)
     both.attrs = facts | {
         "run": "both" if len(found) else "mine",
-        "made": records.Made(kit.attrs["made"] + own.attrs["made"]),
+        "made": records.Made((*kit.attrs["made"], *own.attrs["made"])),
     }
     return both
 
