@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lessons import read, study, swapped
 from matplotlib.figure import Figure
 
-from rtkit import checks, labels, lesson, presets, records
+from rtkit import checks, experiment, labels, lesson, presets, records
 from rtkit.data import targets
 from rtkit.data.glyphs import World
 from rtkit.frames import Missing, mean
@@ -207,7 +207,7 @@ def page() -> str:
 
 def test_the_page_reads_as_the_frame_says(page):
     assert "robust accuracy changes by -40 points where the shape is right in 85 of 100 pictures" in page
-    assert "the full network **loses** robust accuracy (-40.0 points [-40.0, -40.0])" in page
+    assert "it **loses** robust accuracy where the shape is right in 85 of 100 pictures (-40.0 points [-40.0" in page
     assert "You said: fall, and fall.* It is **fall and fall**" in page
     assert "You said: 50.* It is **71 of 100**" in page
     assert "It is **the head**" in page
@@ -241,25 +241,124 @@ def test_swapped_arms_turn_the_page_round():
     there = judged(turned).verdicts
     assert there["LwF-C2@digit right in 70 of 100"].verdict == "contradicted"
     assert there["LwF-C2@digit always right"].verdict == "contradicted"  # accuracy falls now
-    assert "**gains** robust accuracy (+57.9" in said
-    assert "**loses** it (-14.9" in said
-    assert "**loses** robust accuracy" not in said
-    assert "**gains** it" not in said
+    assert "**gains** robust accuracy where the shape is right in 85 of 100 pictures (+57.9" in said
+    assert "**loses** robust accuracy where the shape is right in 100 of 100 pictures (-14.9" in said
+    assert said.count("**loses** robust accuracy") == said.count("**gains** robust accuracy") == 1
     assert "robust accuracy changes by +58 points" in said
     assert "It is **rise and fall**" in said
 
 
-def test_the_explorer_says_what_is_there_and_what_is_not():
-    space = lesson.execute(lesson.path("05"), {"preset": "glyphs"}, (*lesson.STUDY, "interactive"))
-    spots, show = space["spots"], space["show"]
+def explored(**values) -> dict:
+    """What the notebook's study and its explorer define."""
+    return lesson.execute(lesson.path("05"), {"preset": "glyphs"} | values, (*lesson.STUDY, "interactive"))
+
+
+def test_the_explorer_says_what_is_there_and_trains_what_is_not():
+    space = explored()
+    show, lacking = space["show"], space["lacking"]
+    spots = 100 * space["runs"].pivot_table(
+        index=["shape_reliability", "method", "weight"], columns="metric", values="value"
+    )
     head, full = spots.loc[(0.85, "head", 0.0)], spots.loc[(0.85, "full_network", 0.0)]
     figure = Figure()
     said = show(figure, 0.85, ("full_network", 0.0))
     assert f"clean {full.clean_accuracy - head.clean_accuracy:+.1f}" in said
     assert f"under attack {full.robust_accuracy - head.robust_accuracy:+.1f} points" in said
-    (ax,) = figure.axes
-    assert ax.get_xlim()[0] > 50
-    assert "not run where the digit is right in 70 of 100" in show(Figure(), 0.7, ("mlp", 0.0))
+    assert figure.axes[0].get_xlim()[0] > 50
+    assert lacking(0.85, ("full_network", 0.0)) == []
+    not_run = "not run where the digit is right in 70 of 100; the button trains it"
+    assert not_run in show(Figure(), 0.7, ("mlp", 0.0))
+    student = space["student"]
+    glyphs = presets.get("glyphs")
+    assert lacking(0.7, ("mlp", 0.0)) == [student(glyphs, 0, "mlp", shape=0.7)]
+    held = ("lwf", 1.5)  # neither it nor the head was run where the digit is right in 60 of 100
+    pair = [student(glyphs, 0, "head", shape=0.6), student(glyphs, 0, "lwf", shape=0.6, weight=1.5)]
+    assert lacking(0.6, held) == pair
+    assert "LwF, λ = 1.5: not run where the digit is right in 60 of 100" in show(Figure(), 0.6, held)
+    points = {"head": (0.5, 0.4), "lwf": (0.62, 0.37)}
+    metrics = ("clean_accuracy", "robust_accuracy")
+    space["join"](
+        pd.DataFrame([one.row(name, points[one.name][k], 300) for one in pair for k, name in enumerate(metrics)])
+    )
+    assert lacking(0.6, held) == []
+    figure = Figure()
+    assert show(figure, 0.6, held).endswith("clean +12.0, under attack -3.0 points.")
+    (dots,) = figure.axes[0].collections
+    assert sorted(map(tuple, dots.get_offsets().round(6).tolist())) == [(50, 40), (62, 37)]
+
+
+def test_a_trained_point_is_compared_with_the_head_of_its_own_replicate():
+    space = explored()
+    row = {"target": "digits_cued", "source": "robust", "n_train": 900, "seed": 0, "shape_reliability": 0.85}
+    row |= {"method": "lwf", "weight": 1.5}
+    heads = space["runs"][lambda f: (f.seed == 0) & (f.method == "head") & (f.shape_reliability == 0.85)]
+    own = heads.set_index("metric").value
+    space["join"](pd.DataFrame([row | {"metric": metric, "value": value - 0.05} for metric, value in own.items()]))
+    assert space["show"](Figure(), 0.85, ("lwf", 1.5)).endswith("clean -5.0, under attack -5.0 points.")
+
+
+def cells_of(**knobs) -> set:
+    """The cells of one replicate with knobs changed."""
+    space = lesson.execute(lesson.path("05"), knobs, lesson.GRID)
+    return set(space["cells"](presets.get("glyphs"), 0, ()))
+
+
+def test_a_knob_changes_the_cells_that_it_should():
+    kit = cells_of()
+    assert cells_of(lambda_=0.15, shape_reliability=[0.85, 0.7, 1]) == kit
+    held = cells_of(lambda_=[0.05, 0.5])
+    assert {one.name for one in held ^ kit} == {"lwf"}
+    weights = sorted(dict(one.knobs)["weight"] for one in held - kit)
+    assert weights == [0.05] * 5 + [0.5]  # three shapes, the standard source, its own task; the other at the main one
+    assert {one.method.phases[1].terms[0].weight for one in held - kit} == {0.05, 0.5}
+    shapes = cells_of(shape_reliability=[0.9, 0.6])
+    assert {one.world.shape_reliability for one in shapes} == {0.9, 0.6}
+    assert {one.name for one in shapes if one.world.shape_reliability == 0.6} == {"head", "full_network", "lwf"}
+    assert {one.name for one in shapes} == {one.name for one in kit}
+    for value, names in {
+        "adapt": {"head", "mlp", "lwf"},
+        "frozen": {"last_block", "last_stage", "last_two_stages"},
+    }.items():
+        found = cells_of(batchnorm=value)
+        assert {one.name for one in found - kit} == {one.name for one in kit - found} == names
+        assert {phase.batchnorm for one in found - kit for phase in one.method.phases} == {value}
+
+
+@pytest.mark.parametrize(
+    ("given", "valid"),
+    [
+        ({"lambda_": -0.1}, "lambda_ must be numbers from 0 to 1000.*-0.1"),
+        ({"shape_reliability": 85}, "shape_reliability must be numbers from 0 to 1.*85"),
+        ({"batchnorm": "freeze"}, "batchnorm must be some of adapt, frozen.*'freeze'"),
+        ({"batchnorm": ["adapt", "frozen"]}, "batchnorm takes one value"),
+    ],
+)
+def test_a_knob_refuses_what_it_cannot_be(given, valid):
+    with pytest.raises(ValueError, match=valid):
+        cells_of(**given)
+
+
+def test_a_run_with_other_knobs_is_judged_by_them_and_says_so():
+    frame = made_up()
+    other = frame.assign(
+        weight=frame.weight.replace({0.15: 0.3}), shape_reliability=frame.shape_reliability.replace({0.85: 0.9})
+    )
+    changed = {"lambda_": (0.3,), "shape_reliability": (0.9, 0.7, 1.0)}
+    other.attrs = frame.attrs | {"changed": changed, "run": "mine"}
+    space = study("05", {"retention": other}, preset="glyphs", **changed)
+    verdicts = space["judge"].verdicts
+    assert {name: (one.verdict, one.effect) for name, one in verdicts.items()} == {
+        name: (one.verdict, one.effect) for name, one in judged(frame).verdicts.items()
+    }
+    assert "exploratory: lambda_, shape_reliability changed" in verdicts["LwF-C3"].marks
+    kit = space["judge"].values(space["core"](records.frame("retention", "glyphs")))  # what is drawn beside: its own
+    same = judged(records.frame("retention", "glyphs"))
+    assert kit.equals(same.values(same.main))
+    run = mock.patch.object(experiment, "run", return_value=other)
+    with mock.patch.object(lesson, "cells", quick), run:
+        said = read("05", preset="glyphs", **changed)
+    assert "right in 90 of 100 pictures (-40.0" in said
+    assert "effects of your run (hollow)" in said
 
 
 def test_the_warm_up_is_checked(capsys):
