@@ -24,6 +24,12 @@ def decide(parts: Sequence[Part]) -> str:
     return "inconclusive"
 
 
+def weakest(parts: Sequence[Part], word: str) -> Part:
+    """The part that decided a verdict of that word."""
+    end = "high" if word == "contradicted" else "low"
+    return min(parts, key=lambda part: getattr(part, end) - part.margin)
+
+
 def parts(effect: Effect, replicates: Sequence[pd.DataFrame], claim: Claim) -> list[Part]:
     """The parts of an effect over the frames of the replicates, with the claim's margin where they name none."""
     found = [effect(part) for part in replicates]
@@ -74,8 +80,7 @@ def judge(
     if not all(math.isfinite(part.effect) for part in found):
         return verdict("not_judged", "undefined: a replicate has no such number")
     word = decide(found)
-    end = "high" if word == "contradicted" else "low"
-    shown = min(found, key=lambda part: getattr(part, end) - part.margin)
+    shown = weakest(found, word)
     note = f"weakest part: {shown.name}" if shown.name else ""
     if failed_controls:
         return verdict("not_judged", f"invalid_control: {', '.join(failed_controls)}", found, shown)
@@ -146,6 +151,14 @@ class Judge:
             options = {"preset": self.preset, "scope": scope, "collapsed": self.collapsed, "failed_controls": failed}
             found = judge(get(name), effect, self.main if rows is None else rows, arms=arms, **options)
             self.verdicts[name] = replace(found, marks=marks(self.frame if rows is None else rows, found.replicates))
+        return self.verdicts[name]
+
+    def state(self, name: str, found: Sequence[Part], unit: str) -> Verdict:
+        """Remember a verdict of parts whose intervals are over something else than replicates, named by `unit`."""
+        word, claim = decide(found), get(name)
+        shown, facts = weakest(found, word), unjudged(claim, self.preset, SCOPES[self.preset], "")
+        numbers = {"effect": shown.effect, "low": shown.low, "high": shown.high}
+        self.verdicts[name] = replace(facts, verdict=word, parts=tuple(found), marks=(unit,), **numbers)
         return self.verdicts[name]
 
     def values(self, frame: pd.DataFrame) -> pd.DataFrame:

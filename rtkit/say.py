@@ -42,7 +42,8 @@ def number(found: Interval, unit: str = "points", sign: bool = True) -> str:
     """An effect with its interval, such as "+3.1 points [+1.0, +5.2]"; `sign=False` for a level, not a difference."""
 
     def shown(value: float) -> str:
-        digits = 2 if 0 < abs(value) < 0.05 else 1  # no "-0.0": which side of zero it is decides a verdict
+        fine = unit in ("correlation", "rank correlation", "slope")
+        digits = 2 if fine or 0 < abs(value) < 0.05 else 1  # no "-0.0": which side of zero it is decides a verdict
         return f"{value:{'+' if sign else ''}.{digits}f}"
 
     if math.isinf(found.low):
