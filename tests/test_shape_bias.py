@@ -378,3 +378,10 @@ def test_one_replicate_more_is_shown_and_not_judged():
     assert space["judge"].verdicts["S-C9"].replicates == 4
     assert set(space["main"].seed) == {0, 1, 2, 3}
     assert set(space["judge"].live.seed) == {4}
+
+
+def test_what_others_measured_on_imagenet_is_judged_by_the_same_measure():
+    found = study("02")["authors"].verdicts["S-C8"]
+    assert (found.effect, found.low, found.high) == pytest.approx((7.25, 5.82, 8.68), abs=0.006)
+    assert found.marks == ("14 networks",)
+    assert found.verdict == "supported"

@@ -342,3 +342,15 @@ def test_one_replicate_more_is_shown_and_not_judged():
 def test_the_warm_up_is_checked(answer, said, capsys):
     assert checks.coin(answer) is (said == "Right.")
     assert said in capsys.readouterr().out
+
+
+def test_thirty_networks_on_new_images():
+    """Known values; redrawing the networks as well leaves the order of accuracies open."""
+    space = study("06")
+    found = space["authors"].verdicts
+    assert found["C101-T1"].effect == pytest.approx(4.0, abs=0.06)
+    assert found["C101-T2"].effect == pytest.approx(0.971, abs=6e-4)
+    assert found["C101-T3"].effect == pytest.approx(1.595, abs=6e-4)
+    assert [one.verdict for one in found.values()] == ["supported", "inconclusive", "supported"]
+    assert found["C101-T1"].low > 0
+    assert found["C101-T2"].low < 0.9
