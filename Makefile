@@ -23,7 +23,7 @@ reproduce: .venv/ready
 	    $(BIN)/rtkit report --preset $(PRESET) && exit $$status
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .

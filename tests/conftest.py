@@ -5,6 +5,8 @@ import tempfile
 from pathlib import Path
 
 os.environ["RTKIT_RUNS"] = tempfile.mkdtemp(prefix="rtkit-tests-")  # before rtkit is imported anywhere
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: there are as many processes as cores
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
