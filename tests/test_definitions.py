@@ -1,6 +1,7 @@
 """Cache keys: they hold the code that a cell's rows reach, all of it and nothing else."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rtkit import STUDIES, definitions, lesson, presets
+from rtkit import STUDIES, definitions, lesson, presets, store
 from rtkit.definitions import PACKAGE, code_of, digest, reached
 
 
@@ -111,3 +112,37 @@ def test_every_module_of_the_package_can_be_read():
         definitions._module(".".join(part for part in parts if part != "__init__"))
     assert import_module("rtkit.definitions").code(presets.get)
     assert Path(lesson.NOTEBOOKS).is_dir()
+
+
+# What interpreters have printed in different ways: quotes inside f-strings, nested formats, empty fields, docstrings.
+TRICKY = """
+def f(x: int = 1, *, y=None) -> str:
+    \"\"\"A docstring.\"\"\"
+    match x:
+        case {"a": [1, *rest], **more}:
+            return f"{x!r} {', '.join(rest)} {x:>{y}} {x=}" "tail"
+    return u"text", 1e300 * 10, 1_000, 2j, -0.0, ..., rf"\\\\d{x}"
+"""
+
+
+def interpreters() -> list[str]:
+    """Other versions of Python on this machine that could run the kit."""
+    pyenv = Path.home() / ".pyenv" / "versions"
+    found = [shutil.which(f"python3.{minor}") for minor in range(11, 16)]
+    found += [str(path) for minor in range(11, 16) for path in sorted(pyenv.glob(f"3.{minor}.*/bin/python"))]
+    return [one for one in found if one]
+
+
+def test_a_hash_of_code_is_the_same_for_every_version_of_python():
+    """Pinned, so that an interpreter alone can say it differs; and asked of all others that are here."""
+    ask = (
+        "import ast, sys; sys.path.insert(0, sys.argv[1]); from rtkit import definitions, STUDIES;"
+        "print(definitions.digest(ast.parse(sys.stdin.read())))\n"
+        "for one in STUDIES: print(definitions.code_of(f'rtkit.measure.{one}', 'rows'))"
+    )
+    here = [digest(ast.parse(TRICKY)), *(code_of(*rows(study)) for study in STUDIES)]
+    assert here[0] == "d6c0d44de7af4a86"
+    for python in interpreters():
+        options = {"input": TRICKY, "capture_output": True, "encoding": "utf-8"}
+        said = subprocess.run([python, "-c", ask, str(store.ROOT)], **options)
+        assert said.stdout.split() == here, f"{python}: {said.stderr}"
