@@ -130,7 +130,7 @@ def interpreters() -> list[str]:
     pyenv = Path.home() / ".pyenv" / "versions"
     found = [shutil.which(f"python3.{minor}") for minor in range(11, 16)]
     found += [str(path) for minor in range(11, 16) for path in sorted(pyenv.glob(f"3.{minor}.*/bin/python"))]
-    return [one for one in found if one]
+    return [one for one in found if one and not subprocess.run([one, "--version"], capture_output=True).returncode]
 
 
 def test_a_hash_of_code_is_the_same_for_every_version_of_python():
