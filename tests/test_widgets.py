@@ -1,11 +1,14 @@
 """The explorers: what they say and draw follows their controls, and reset brings back the start."""
 
+from unittest import mock
+
 import ipywidgets
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from rtkit import playgrounds, widgets
+from rtkit import lesson, playgrounds, widgets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
 
 
@@ -139,3 +142,24 @@ def test_the_studio_says_which_cue_decides():
     assert image.value != before
     controls["shape"].value = int(np.int64(2))
     assert sentence.value.partition("third network says")[2].partition(": ")[2].startswith("the shape")
+
+
+def test_alpha_moves_the_false_verdicts_of_notebook_07():
+    space = lesson.execute(lesson.path("07"), {}, ("parameters", "plumbing")) | {"colours": ["C0", "C1"]}
+    cells = [text for kind, _, text in lesson.cells(lesson.path("07")) if kind == "code"]
+    wanted = [text for text in cells if any(word in text for word in ("def false_verdicts", "(figure, alpha"))]
+    with mock.patch.object(widgets, "explorer") as explorer:
+        for text in wanted:
+            exec(text, space)
+    (controls, draw, _), _ = explorer.call_args
+    assert [one.description for one in controls] == ["alpha", "claims"]
+    assert (controls[0].value, set(map(type, controls[0].options))) == (0.05, {float})
+    count = space["false_verdicts"]
+    for alpha in (0.01, 0.05, 0.2):
+        assert count(20, 0.0, alpha).mean() == pytest.approx(20 * alpha, rel=0.1)
+        assert count(20, 0.7, alpha).mean() == pytest.approx(20 * alpha, rel=0.25)  # as many, in clusters
+        assert (count(20, 0.7, alpha) > 0).mean() < (count(20, 0.0, alpha) > 0).mean()
+    figure = Figure()
+    said = draw(figure, 0.2, 20)
+    assert f"intervals of 80.0% (alpha 0.2): {count(20, 0.0, 0.2).mean():.2f} false verdicts on average" in said
+    assert figure.axes[0].get_xlim()[1] < 20.7  # zoomed on what there is
