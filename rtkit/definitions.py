@@ -26,6 +26,8 @@ def plain(node) -> object:
     first = body[0] if isinstance(body, list) else None
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
         fields["body"] = body[1:]
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 alone ends a nested format with an empty text
+        fields["values"] = [part for part in node.values if getattr(part, "value", None) != ""]
     return [type(node).__name__, *([name, plain(value)] for name, value in sorted(fields.items()))]
 
 
