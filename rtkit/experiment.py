@@ -166,11 +166,15 @@ def run(
     At a preset that the study does not run at, the kit's frame at the first preset that it has one for.
 
     Raises:
-        ValueError: no such preset, run or data set; the seeds are no whole numbers; or it would take too long.
+        ValueError: no such preset, run or data set; the seeds are no whole numbers; knobs where the study does not run;
+            or it would take too long.
     """
     use(run)
     chosen, study = presets.get(preset), rows.__module__.rpartition(".")[2]
     if preset not in STUDIES[study][1]:
+        if changed:
+            there = f"{study} runs at {', '.join(STUDIES[study][1])}"
+            raise ValueError(f"{', '.join(changed)} cannot change the kit's frame that {preset} shows: {there}")
         return records.any_frame(study)
     seeds = presets.replicates(chosen, seeds)
     names = tasks.own(targets, cells(chosen, seeds[0], ()))
