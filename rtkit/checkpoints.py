@@ -23,7 +23,7 @@ _DTYPES = {
 }
 _TENSOR_MAKERS = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")}
 # What wraps a network in the published files, outermost first; attackers and normalisers hold copies and constants.
-_PREFIXES = ("module.", "model.")
+_WRAPPERS = re.compile(r"^((module|model)\.)+")
 _COPIES = ("attacker.", "normalizer.", "normalize.")
 _KEYS = re.compile("model|state_dict|ema|net|weights|params", re.IGNORECASE)  # what weights are kept under
 # How files begin that are none of torch's, what they are, and what to do.
@@ -48,20 +48,7 @@ class Inert:
     def __call__(self, *_, **__):
         return self
 
-    def __setstate__(self, _):
-        pass
-
-    def __setitem__(self, *_):
-        pass
-
-    def append(self, _):
-        """Take an item and drop it."""
-
-    def extend(self, _):
-        """Take items and drop them."""
-
-    def __hash__(self):
-        return id(self)
+    __setstate__ = __setitem__ = append = extend = __call__
 
 
 def _tensor(values, offset, size, stride, _=None, __=None, facts=None):
@@ -137,26 +124,17 @@ def _weights(found) -> dict:
     """The dictionary of weights: what is there under the one name for such, or the whole."""
     if not isinstance(found, dict) or not found:
         raise ValueError("it holds no dictionary of weights; of a whole network save its state_dict()")
-    inside = {name: part for name, part in found.items() if isinstance(part, dict) and _KEYS.search(str(name))}
-    inside = {
-        name: part for name, part in inside.items() if any(isinstance(value, torch.Tensor) for value in part.values())
-    }
+    parts = {name: part for name, part in found.items() if isinstance(part, dict) and _KEYS.search(str(name))}
+    inside = [name for name, part in parts.items() if any(isinstance(value, torch.Tensor) for value in part.values())]
     if len(inside) > 1:
-        raise ValueError(
-            f"it holds weights under {', '.join(map(repr, inside))}; save one of them to a file of its own"
-        )
-    return next(iter(inside.values()), found)
+        raise ValueError(f"it holds weights under {', '.join(map(repr, inside))}; save one to a file of its own")
+    return parts[inside[0]] if inside else found
 
 
 def _plain_name(name: str) -> str | None:
     """A parameter's name without its wrappers; None for copies that an attacker or a normaliser holds."""
-    while True:
-        if name.startswith(_COPIES):
-            return None
-        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
-        if prefix is None:
-            return name
-        name = name.removeprefix(prefix)
+    plain = _WRAPPERS.sub("", name)
+    return None if plain.startswith(_COPIES) else plain
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
@@ -196,11 +174,10 @@ def read(path: Path) -> dict[str, torch.Tensor]:
                 origin[plain], out[plain] = name, value.clone(memory_format=torch.contiguous_format)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no checkpoint that can be read safely: {error}") from error
     except Exception as error:  # a damaged pickle may fail in any way; none of them may escape unnamed
-        message = f"it is cut short or damaged, or was not made by torch: download it again ({error})"
-        raise ValueError(f"{path} is no checkpoint that can be read safely: {message}") from error
+        damaged = f"it is cut short or damaged, or was not made by torch: download it again ({error})"
+        why = error if isinstance(error, ValueError) else damaged
+        raise ValueError(f"{path} is no checkpoint that can be read safely: {why}") from error
     return out
 
 
