@@ -57,11 +57,9 @@ def letters(world: World, n: int, seed: int, change: str = "none", amplitude: fl
     if amplitude is not None:
         world = replace(world, texture_amplitude=amplitude)
     rng, other = (np.random.default_rng([seed, key]) for key in (20, 21))
-    names, faces = glyphs.SOURCE_LETTERS, glyphs.TEST_FACES
+    names = glyphs.SOURCE_LETTERS
     y = rng.permutation(np.arange(n) % len(names))
-    face = rng.integers(len(faces), size=n)
-    masks = [glyphs.warp(glyphs.letter_mask(names[k], faces[f]), rng) for k, f in zip(y, face, strict=True)]
-    masks = np.stack(masks)  # (N, 32, 32) uint8
+    masks = glyphs.masks(names, y, glyphs.TEST_FACES, rng)  # (N, 32, 32) uint8
     textures = {"texture swapped": glyphs.mislead(y, 0.0, len(names), other), "texture removed": np.full(n, -1)}
     textures = textures.get(change, y)
     x = glyphs.compose(np.zeros_like(masks) if change == "shape removed" else masks, textures, world, rng)
@@ -69,18 +67,11 @@ def letters(world: World, n: int, seed: int, change: str = "none", amplitude: fl
     return Letters(images, torch.from_numpy(textures), torch.from_numpy(masks).float() / 255)
 
 
-def _blurred(x: torch.Tensor, _) -> torch.Tensor:
-    return F.avg_pool2d(F.pad(x.float(), (2, 2, 2, 2), mode="replicate"), 5, 1).round().to(torch.uint8)
-
-
 # What is done to the finished image; the changes of letter and texture are made while it is drawn.
 CHANGES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "none": lambda x, _: x,
-    "texture swapped": lambda x, _: x,
-    "texture removed": lambda x, _: x,
-    "shape removed": lambda x, _: x,
+    **dict.fromkeys(("none", "texture swapped", "texture removed", "shape removed"), lambda x, _: x),
     "silhouette": lambda _, masks: (255 - masks)[:, None].expand(-1, 3, -1, -1).contiguous(),
-    "blurred": _blurred,
+    "blurred": lambda x, _: F.avg_pool2d(F.pad(x.float(), (2,) * 4, mode="replicate"), 5, 1).round().to(torch.uint8),
     "down-scaled": lambda x, _: targets.lower_resolution(x),
 }
 
@@ -109,7 +100,8 @@ def target_copy(name: str, copy: str, world: World, seed: int) -> Target:
     must_be_one_of(COPIES, copy=copy)
     rng = np.random.default_rng([seed, 22])
     if name == "source":
-        task = _source_task(World(0.0, contrast=world.contrast, noise=world.noise), seed)
+        plain = World(0.0, contrast=world.contrast, noise=world.noise)
+        task = targets.letters(glyphs.SOURCE_LETTERS, plain, np.random.default_rng([seed, 23]))
     else:
         task = targets.target(name, world, seed)
     if copy == "plain":
@@ -126,20 +118,6 @@ def target_copy(name: str, copy: str, world: World, seed: int) -> Target:
 
 
 COPIES = ("plain", "own", "swapped", "low")
-
-
-def _source_task(world: World, seed: int) -> Target:
-    """The source's classes as a target: letters that are always right, the test in held-out faces, no texture."""
-    rng, names, parts = np.random.default_rng([seed, 23]), glyphs.SOURCE_LETTERS, []
-    for n, faces in (
-        (targets.POOL, glyphs.TRAIN_FACES),
-        (targets.VALIDATION, glyphs.TRAIN_FACES),
-        (targets.TEST, glyphs.TEST_FACES),
-    ):
-        y = rng.permutation(np.arange(n) % len(names))
-        x = glyphs.draw(names, y, np.full(n, -1), world, rng, faces=faces)
-        parts.append(Images(x, torch.from_numpy(y), tuple(names)))
-    return Target(*parts)
 
 
 def single_feature(net: Network, x: torch.Tensor, feature: int, *, steps: int = 100, size: float = 1.0) -> torch.Tensor:
@@ -180,7 +158,7 @@ def read_stimuli(folder: Path, size: int, names: Sequence[str]) -> tuple[torch.T
 
     Reference: Geirhos et al. 2019, section 2.
     """
-    images, shapes, textures = [], [], []
+    stimuli = []
     inside, left = folders.classes(folder)
     folders.warn(folder, left)
     for path in (file for files in inside.values() for file in files):
@@ -189,9 +167,9 @@ def read_stimuli(folder: Path, size: int, names: Sequence[str]) -> tuple[torch.T
             raise ValueError(f"{path}: the name must be <shape><number>-<texture><number>.png, in the folder <shape>")
         if found[1] == found[2] or not {found[1], found[2]} <= set(names):
             continue
-        images.append(torch.from_numpy(folders.decode(path, size)).permute(2, 0, 1))
-        shapes.append(names.index(found[1]))
-        textures.append(names.index(found[2]))
-    if not images:
+        image = torch.from_numpy(folders.decode(path, size)).permute(2, 0, 1)
+        stimuli.append((image, names.index(found[1]), names.index(found[2])))
+    if not stimuli:
         raise ValueError(f"{folder} holds no cue-conflict stimulus of two of the classes {', '.join(names)}")
+    images, shapes, textures = zip(*stimuli, strict=True)
     return torch.stack(images), torch.tensor(shapes), torch.tensor(textures)

@@ -6,6 +6,7 @@ are knobs, so that "what does a network learn to look at, and does it carry over
 Everything is drawn by numpy and Pillow from a seed, without a download: bit-identical under the locked versions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
 from rtkit.limits import must_lie
@@ -58,8 +60,7 @@ class World:
     noise: float = 0.01
 
     def __post_init__(self):
-        for name in ("texture_amplitude", "texture_reliability", "shape_reliability", "noise"):
-            must_lie("[0, 1]", **{name: getattr(self, name)})
+        must_lie("[0, 1]", **{name: value for name, value in vars(self).items() if name != "contrast"})
         if len(self.contrast) != 2 or not 0 < self.contrast[0] <= self.contrast[1] <= 0.8:
             raise ValueError(f"contrast must be (low, high) with 0 < low <= high <= 0.8, got {self.contrast!r}")
 
@@ -105,17 +106,16 @@ def gratings(classes: int) -> np.ndarray:
     Shape:
         (classes, 16, 32, 32) float32 in [-1, 1].
     """
-    row, column = np.mgrid[:SIZE, :SIZE]
+    (row, column), phase = np.mgrid[:SIZE, :SIZE], (np.arange(16) / 16)[:, None, None]
     out = np.empty((classes, 16, SIZE, SIZE))
     for k in range(classes):
         angle, wavelength = np.pi * k / classes, (3.2, 4.4)[k % 2]
         travel = (row * np.sin(angle) + column * np.cos(angle)) / wavelength
-        for phase in range(16):
-            out[k, phase] = np.sin(2 * np.pi * (travel + phase / 16))
+        out[k] = np.sin(2 * np.pi * (travel + phase))
     return out.astype(np.float32)
 
 
-def warp(mask: Image.Image, rng: np.random.Generator) -> np.ndarray:
+def warp(mask: Image.Image, rng: Generator) -> np.ndarray:
     """Turn, scale, shear and shift a 64 x 64 mask at random and reduce it to (32, 32) uint8."""
     turn, shear = rng.uniform(-0.25, 0.25), rng.uniform(-0.15, 0.15)
     scale_x, scale_y = rng.uniform(1.7, 2.3, size=2)  # master pixels per image pixel
@@ -129,7 +129,7 @@ def warp(mask: Image.Image, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(mask.transform((SIZE, SIZE), Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR))
 
 
-def compose(masks: np.ndarray, textures: np.ndarray, world: World, rng: np.random.Generator) -> torch.Tensor:
+def compose(masks: np.ndarray, textures: np.ndarray, world: World, rng: Generator) -> torch.Tensor:
     """Colour the masks, lay the textures over them and add noise.
 
     Args:
@@ -162,14 +162,15 @@ def compose(masks: np.ndarray, textures: np.ndarray, world: World, rng: np.rando
     return torch.from_numpy(out)
 
 
+def masks(alphabet: str, letters: np.ndarray, faces: Sequence[str], rng: Generator) -> np.ndarray:
+    """Draw letters, each in a face and a place of its own at random. Shape: letters (N,) -> (N, 32, 32) uint8."""
+    chosen = rng.integers(len(faces), size=len(letters))
+    pairs = zip(letters.tolist(), chosen.tolist(), strict=True)
+    return np.stack([warp(letter_mask(alphabet[k], faces[f]), rng) for k, f in pairs])
+
+
 def draw(
-    alphabet: str,
-    letters: np.ndarray,
-    textures: np.ndarray,
-    world: World,
-    rng: np.random.Generator,
-    *,
-    faces: tuple[str, ...],
+    alphabet: str, letters: np.ndarray, textures: np.ndarray, world: World, rng: Generator, *, faces: Sequence[str]
 ) -> torch.Tensor:
     """Draw the given letters with the given textures: the one place where an image of the world is made.
 
@@ -179,14 +180,10 @@ def draw(
     Shape:
         letters (N,), textures (N,) -> (N, 3, 32, 32) uint8.
     """
-    chosen = rng.integers(len(faces), size=len(letters))
-    masks = [
-        warp(letter_mask(alphabet[k], faces[f]), rng) for k, f in zip(letters.tolist(), chosen.tolist(), strict=True)
-    ]
-    return compose(np.stack(masks), textures, world, rng)
+    return compose(masks(alphabet, letters, faces, rng), textures, world, rng)
 
 
-def mislead(labels: np.ndarray, reliability: float, classes: int, rng: np.random.Generator) -> np.ndarray:
+def mislead(labels: np.ndarray, reliability: float, classes: int, rng: Generator) -> np.ndarray:
     """Replace each label, with probability 1 - reliability, by another class drawn evenly."""
     wrong = rng.random(len(labels)) >= reliability
     return np.where(wrong, (labels + rng.integers(1, classes, size=len(labels))) % classes, labels)

@@ -6,7 +6,7 @@ import numpy as np
 
 from rtkit.data import named
 from rtkit.data.glyphs import Images
-from rtkit.data.targets import POOL, TEST, VALIDATION, Target
+from rtkit.data.targets import POOL, TEST, VALIDATION, Target, ranks
 from rtkit.limits import must_lie
 
 
@@ -45,10 +45,7 @@ def source(world: Pictures, n: int, seed: int, split: str = "train") -> Images:
     if n > len(y):
         raise ValueError(f"{named.find(world.name)} has {len(y)} {part} images, {n} were asked for; ask for fewer")
     order = np.random.default_rng([seed, 17]).permutation(len(y))
-    rank = np.empty(len(y), int)  # how many of its own class come before it
-    for k in np.unique(y):
-        rank[order[y[order] == k]] = np.arange((y == k).sum())
-    order = order[np.argsort(rank[order], kind="stable")]
+    order = order[np.argsort(ranks(y[order]), kind="stable")]
     return named.images(arrays, part, world.size, order[::-1][:n].copy() if split == "held_out" else order[:n])
 
 
@@ -59,18 +56,13 @@ def _evenly(there: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         there (K,) -> (K,) int64.
     """
     label = np.repeat(np.arange(len(there)), there)
-    rank = np.concatenate([np.arange(count) for count in there])  # how many of its own class come before it
     order = rng.permutation(len(label))
-    return np.bincount(label[order[np.argsort(rank[order], kind="stable")][:n]], minlength=len(there))
+    turns = np.argsort(ranks(label)[order], kind="stable")
+    return np.bincount(label[order[turns][:n]], minlength=len(there))
 
 
 def target(
-    name: str,
-    seed: int,
-    size: int = 32,
-    pool: int = POOL,
-    validation: int = VALIDATION,
-    test: int = TEST,
+    name: str, seed: int, size: int = 32, pool: int = POOL, validation: int = VALIDATION, test: int = TEST
 ) -> Target:
     """Draw the target task of one replicate from a data set, as even over the classes as it allows.
 
@@ -100,12 +92,11 @@ def target(
                 "images, it needs two; the set needs four train and two test images of every class, it has "
                 f"{there['train'][least]} and {there['test'][least]} of this one: add some, or leave the class out"
             )
-    index = {"pool": [], "validation": [], "test": []}
+    rows = []  # of each class: indices of its pool, validation and test images
     for k in range(classes):
         train, tested = (rng.permutation(np.flatnonzero(arrays[f"y_{part}"] == k)) for part in ("train", "test"))
-        index["pool"].append(train[: counts["pool"][k]])
-        index["validation"].append(train[len(train) - counts["validation"][k] :])
-        index["test"].append(tested[: counts["test"][k]])
-    chosen = {part: rng.permutation(np.concatenate(rows)) for part, rows in index.items()}
-    parts = {"pool": "train", "validation": "train", "test": "test"}
-    return Target(*(named.images(arrays, parts[part], size, chosen[part]) for part in parts))
+        n = {part: count[k] for part, count in counts.items()}
+        rows.append((train[: n["pool"]], train[len(train) - n["validation"] :], tested[: n["test"]]))
+    chosen = [rng.permutation(np.concatenate(part)) for part in zip(*rows, strict=True)]
+    parts = zip(("train", "train", "test"), chosen, strict=True)
+    return Target(*(named.images(arrays, part, size, index) for part, index in parts))

@@ -17,18 +17,23 @@ POOL, VALIDATION, TEST = 900, 300, 597  # images; together the 1,797 digits that
 # pixels; of the gratings, of wavelength 3.2 and 4.4 at 32 pixels, about one grey level of 255 is left there
 LOW_RESOLUTION = 12
 
-NAMES = {
-    "digits": "1,797 real handwritten digits, 8 x 8 pixels enlarged to 24 x 24 in a frame of 32: very low resolution",
-    "digits_textured": "the same digits, each with the texture of its class: a target with a fine cue of its own",
-    "digits_cued": "the textured digits, but a digit is its label's own only as often as the world's shapes are",
-    "digits_textured_low": f"the textured digits reduced to {LOW_RESOLUTION} pixels and enlarged again",
-    "digits_low": f"the digits reduced to {LOW_RESOLUTION} pixels and enlarged again",
-    "greek": "ten Greek letters, drawn like the source letters",
-    "greek_textured": "the Greek letters, each with the texture of its class",
-    "lower": "ten lower-case letters, drawn like the source letters",
-    "lower_textured": "the lower-case letters, each with the texture of its class",
-    "textures": "no shape at all, ten of the source's own textures: here a robust source must lose",
-}
+# "digits" are 1,797 real handwritten ones, 8 x 8 pixels enlarged to 24 x 24 in a frame of 32: very low resolution.
+# "greek" and "lower" are ten letters each, drawn like the source letters. "_textured": each image has the texture of
+# its class, a fine cue of the target's own; of "digits_cued", besides, a digit is its label's own only as often as the
+# world's shapes are. "_low": reduced to LOW_RESOLUTION pixels and enlarged again. "textures" show no shape at all, but
+# ten of the source's own textures: here a robust source must lose.
+NAMES = (
+    *("digits", "digits_textured", "digits_cued", "digits_textured_low", "digits_low"),
+    *("greek", "greek_textured", "lower", "lower_textured", "textures"),
+)
+
+
+def ranks(labels: np.ndarray) -> np.ndarray:
+    """How many of its own class come before each image. Shape: (N,) -> (N,)."""
+    out = np.empty(len(labels), int)
+    for k in np.unique(labels):
+        out[labels == k] = np.arange((labels == k).sum())
+    return out
 
 
 @dataclass(frozen=True)
@@ -56,14 +61,10 @@ class Target:
         Raises:
             ValueError: n is below one per class, above the pool, or no whole number.
         """
-        classes = len(self.classes)
-        must_lie(f"[{classes}, {len(self.pool)}]", whole=True, n_train=n)
+        must_lie(f"[{len(self.classes)}, {len(self.pool)}]", whole=True, n_train=n)
         order = np.random.default_rng([seed, 10]).permutation(len(self.pool))
-        labels = self.pool.y.numpy()[order]
-        rank = np.empty(len(order), int)  # how many of its own class come before it
-        for k in range(classes):
-            rank[labels == k] = np.arange((labels == k).sum())
-        return torch.from_numpy(order[np.argsort(rank, kind="stable")][:n].copy())
+        turns = np.argsort(ranks(self.pool.y.numpy()[order]), kind="stable")
+        return torch.from_numpy(order[turns][:n].copy())
 
 
 @cache
@@ -101,22 +102,14 @@ def _digits(name: str, world: World, seed: int) -> tuple[torch.Tensor, np.ndarra
     return torch.from_numpy(np.rint(np.clip(image, 0, 255)).astype(np.uint8).repeat(3, axis=1)), labels
 
 
-def _letters(name: str, world: World, seed: int) -> tuple[torch.Tensor, np.ndarray]:
-    alphabet = {"greek": glyphs.GREEK_LETTERS, "lower": glyphs.LOWER_LETTERS}[name.removesuffix("_textured")]
-    rng = np.random.default_rng([seed, 13])
-    parts, labels = [], []
+def letters(alphabet: str, world: World, rng: np.random.Generator, textured: bool = False) -> Target:
+    """Draw a target of letters, the test in held-out faces; textured, each has the texture of its class, else none."""
+    parts = []
     for n, faces in ((POOL, glyphs.TRAIN_FACES), (VALIDATION, glyphs.TRAIN_FACES), (TEST, glyphs.TEST_FACES)):
         y = rng.permutation(np.arange(n) % len(alphabet))
-        textures = y if name.endswith("_textured") else np.full(n, -1)
-        parts.append(glyphs.draw(alphabet, y, textures, world, rng, faces=faces))
-        labels.append(y)
-    return torch.cat(parts), np.concatenate(labels)
-
-
-def _textures(world: World, seed: int) -> tuple[torch.Tensor, np.ndarray]:
-    rng = np.random.default_rng([seed, 14])
-    labels = rng.permutation(np.arange(POOL + VALIDATION + TEST) % 10)
-    return glyphs.compose(np.zeros((len(labels), glyphs.SIZE, glyphs.SIZE), np.uint8), labels, world, rng), labels
+        x = glyphs.draw(alphabet, y, y if textured else np.full(n, -1), world, rng, faces=faces)
+        parts.append(Images(x, torch.from_numpy(y), tuple(alphabet)))
+    return Target(*parts)
 
 
 @lru_cache(maxsize=12)
@@ -130,14 +123,15 @@ def target(name: str, world: World, seed: int) -> Target:
     """
     if name not in NAMES:
         raise KeyError(f"no target is called {name!r}; there are {', '.join(NAMES)}")
-    base = name.removesuffix("_low")
-    if base.startswith("digits"):
-        (x, y), classes = _digits(base, world, seed), tuple("0123456789")
-    elif base == "textures":
-        (x, y), classes = _textures(world, seed), tuple(f"grating {k}" for k in range(10))
+    if name.startswith(("greek", "lower")):
+        alphabet = glyphs.GREEK_LETTERS if name.startswith("greek") else glyphs.LOWER_LETTERS
+        return letters(alphabet, world, np.random.default_rng([seed, 13]), name.endswith("_textured"))
+    if name == "textures":
+        rng, classes = np.random.default_rng([seed, 14]), tuple(f"grating {k}" for k in range(10))
+        y = rng.permutation(np.arange(POOL + VALIDATION + TEST) % 10)
+        x = glyphs.compose(np.zeros((len(y), glyphs.SIZE, glyphs.SIZE), np.uint8), y, world, rng)
     else:
-        x, y = _letters(base, world, seed)
-        classes = tuple(glyphs.GREEK_LETTERS if base.startswith("greek") else glyphs.LOWER_LETTERS)
+        (x, y), classes = _digits(name.removesuffix("_low"), world, seed), tuple("0123456789")
     if name.endswith("_low"):
         x = lower_resolution(x)
     images = Images(x, torch.from_numpy(y), classes)
