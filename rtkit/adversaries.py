@@ -10,8 +10,6 @@ from rtkit import attacks
 from rtkit.limits import must_be_one_of, must_lie
 from rtkit.threat import ThreatModel
 
-# Gradient evaluations that one x' costs, where the number of steps does not say it.
-_COSTS = {"noise": 0, "n_fgsm": 1}
 KINDS = ("noise", "n_fgsm", "pgd", "divergence", "region", "kernel")
 
 
@@ -80,7 +78,7 @@ class Adversary:
     @property
     def gradients(self) -> int:
         """Gradient evaluations that one x' costs."""
-        return _COSTS.get(self.kind, self.steps)
+        return {"noise": 0, "n_fgsm": 1}.get(self.kind, self.steps)
 
 
 def divergence(logits: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

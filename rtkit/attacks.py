@@ -8,21 +8,21 @@ from types import FunctionType, MethodType
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rtkit.limits import must_lie
 from rtkit.threat import ThreatModel, per_image
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of each image, in nats. Shape: (N, K), (N,) -> (N,)."""
     return F.cross_entropy(logits.float(), y, reduction="none")
 
 
-def margin(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Best wrong logit minus the right one: positive where the image is misclassified. Shape: (N, K), (N,) -> (N,).
 
     Unlike the cross-entropy it does not flatten out where a network is very sure (Carlini & Wagner 2017, section VI).
@@ -80,7 +80,7 @@ def frozen(model: Callable, *, batch_statistics: bool = False) -> Iterator[None]
             setattr(one, name, value)
 
 
-def check(x: torch.Tensor, threat: ThreatModel) -> None:
+def check(x: Tensor, threat: ThreatModel) -> None:
     """Refuse pixels outside [0, 1], and an l2 ball that reaches beyond every corner of them.
 
     Raises:
@@ -96,7 +96,7 @@ def check(x: torch.Tensor, threat: ThreatModel) -> None:
         )
 
 
-def gradient(model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss) -> tuple[torch.Tensor, torch.Tensor]:
+def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """Each image's loss and its gradient with respect to that image. Shape: (N, ...), (N,) -> (N,), (N, ...)."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -106,45 +106,34 @@ def gradient(model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss) -> 
     return value.detach(), grad
 
 
-def pick(chosen: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def pick(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Image by image one where it is chosen, else the other. Shape: (N,) bool, (N, ...), (N, ...) -> (N, ...)."""
     return torch.where(per_image(chosen, one), one, other)
 
 
 def n_fgsm(
-    model: nn.Module,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    threat: ThreatModel,
-    *,
-    noise: float = 2.0,
-    generator: torch.Generator | None = None,
-    batch_statistics: bool = True,
-) -> torch.Tensor:
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, generator: Generator | None = None
+) -> Tensor:
     """Noisy FGSM: strong noise, then one full step, and no projection onto the ball. For training, not for testing.
 
-    The result may leave the ball by `noise` radii; clipping it there is what makes plain FGSM training collapse.
-
-    Args:
-        noise: radius of the noise as a multiple of eps.
-        batch_statistics: see `frozen`.
+    The noise is of radius 2 eps, so the result may leave the ball by as much; clipping it there is what makes plain
+    FGSM training collapse. BatchNorm normalises by the batch (see `frozen`).
 
     Shape:
         x (N, C, H, W) in [0, 1], y (N,) -> (N, C, H, W) in [0, 1].
 
     Reference: de Jorge et al. 2022, section 4.
     """
-    must_lie("[0, inf)", noise=noise)
-    start = (x + noise * threat.random_start(x, generator)).clamp(0, 1)
-    with frozen(model, batch_statistics=batch_statistics):
+    start = (x + 2.0 * threat.random_start(x, generator)).clamp(0, 1)
+    with frozen(model, batch_statistics=True):
         _, grad = gradient(model, start, y, cross_entropy)
     return (start + threat.ascend(grad, threat.eps)).clamp(0, 1)
 
 
 def pgd(
     model: nn.Module,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: Tensor,
+    y: Tensor,
     threat: ThreatModel,
     *,
     steps: int = 10,
@@ -153,9 +142,9 @@ def pgd(
     random_start: bool = True,
     keep_best: bool = True,
     loss: Loss = cross_entropy,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
     batch_statistics: bool = False,
-) -> torch.Tensor:
+) -> Tensor:
     """Projected gradient ascent: step uphill on the loss, return to the ball and to [0, 1], repeat.
 
     Args:
@@ -186,14 +175,16 @@ def pgd(
     x = x.detach()
     best, best_loss = x, torch.full((len(x),), -torch.inf, device=x.device)
 
-    def remember(candidate: torch.Tensor, value: torch.Tensor) -> None:
+    @torch.no_grad()
+    def remember(candidate: Tensor, value: Tensor | None = None) -> None:
         nonlocal best, best_loss
+        value = loss(model(candidate), y) if value is None else value
         better = value > best_loss  # (N,)
         best, best_loss = pick(better, candidate.detach(), best), pick(better, value, best_loss)
 
     with frozen(model, batch_statistics=batch_statistics):
         if keep_best:
-            remember(x, _loss(model, x, y, loss))
+            remember(x)
         for _ in range(restarts):
             delta = threat.random_start(x, generator) if random_start else torch.zeros_like(x)
             point = (x + delta).clamp(0, 1)
@@ -204,10 +195,5 @@ def pgd(
                 delta = threat.project(point - x + threat.ascend(grad, step_size))
                 point = (x + delta).clamp(0, 1)
             if keep_best or restarts > 1:
-                remember(point, _loss(model, point, y, loss))
+                remember(point)
     return best if keep_best or restarts > 1 else point.detach()
-
-
-@torch.no_grad()
-def _loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss: Loss) -> torch.Tensor:
-    return loss(model(x), y)

@@ -53,10 +53,8 @@ def hessian(weights: torch.Tensor, x: torch.Tensor, ridge: float) -> torch.Tenso
     must_lie("[0, inf)", ridge=ridge)
     (classes, d), n = weights.shape, weights.numel()
     if n > MAX_PARAMETERS:
-        raise ValueError(
-            f"{n:,} parameters ({classes} classes x {d} features), above {MAX_PARAMETERS:,}: leave classes "
-            "out, or reduce the features by PCA"
-        )
+        known = f"{n:,} parameters ({classes} classes x {d} features), above {MAX_PARAMETERS:,}"
+        raise ValueError(f"{known}: leave classes out, or reduce the features by PCA")
     x = x.double()
     p = (x @ weights.double().T).softmax(1)  # (N, K)
     out = x.new_empty(n, n)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 
 
-def must_lie(span: str, *, whole: bool = False, **values) -> None:
+def must_lie(span: str, *, whole: bool = False, hint: str = "", **values) -> None:
     """Check that numbers, given by name, lie in a span such as "[0, 1)"; not a number and True are no numbers.
 
     Raises:
@@ -15,7 +15,7 @@ def must_lie(span: str, *, whole: bool = False, **values) -> None:
         number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
         inside = number and low <= value <= high and not (value == low and span[0] == "(")
         if not inside or (value == high and span[-1] == ")"):
-            raise ValueError(f"{name} must {'be a whole number' if whole else 'lie'} in {span}, got {value!r}")
+            raise ValueError(f"{name} must {'be a whole number' if whole else 'lie'} in {span}, got {value!r}{hint}")
 
 
 def must_be_one_of(options: Iterable[str], **values) -> None:

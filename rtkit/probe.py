@@ -16,9 +16,8 @@ def _fit(x: torch.Tensor, y: torch.Tensor, classes: int, penalties: torch.Tensor
         x (N, D) with a last column of ones, y (N,), penalties (P,), keep (P, N) of 0 and 1 -> W (P, D, K).
     """
     weights = torch.zeros(len(penalties), x.shape[1], classes, dtype=x.dtype, requires_grad=True, device=x.device)
-    optimiser = torch.optim.LBFGS(
-        [weights], max_iter=300, history_size=10, tolerance_grad=1e-4, line_search_fn="strong_wolfe"
-    )
+    options = {"max_iter": 300, "history_size": 10, "tolerance_grad": 1e-4, "line_search_fn": "strong_wolfe"}
+    optimiser = torch.optim.LBFGS([weights], **options)
     targets = y.expand(len(penalties), -1)  # (P, N)
 
     def closure():
@@ -55,9 +54,8 @@ def probe(x: torch.Tensor, y: torch.Tensor, classes: int, seed: int) -> torch.Te
     penalties = grid.repeat_interleave(FOLDS)  # (P * F,)
     keep = (fold != torch.arange(FOLDS, device=x.device)[:, None]).repeat(len(grid), 1).to(x.dtype)  # (P * F, N)
     weights = _fit(x, y, classes, penalties, keep)
-    log_likelihood = -F.cross_entropy(
-        torch.einsum("nd,pdk->pkn", x, weights), y.expand(len(penalties), -1), reduction="none"
-    )
+    logits = torch.einsum("nd,pdk->pkn", x, weights)
+    log_likelihood = -F.cross_entropy(logits, y.expand(len(penalties), -1), reduction="none")
     held_out = ((1 - keep) * log_likelihood).sum(1).view(len(grid), FOLDS).sum(1)  # (P,)
     best = grid[held_out.argmax()][None]
     return _fit(x, y, classes, best, torch.ones(1, len(y), dtype=x.dtype, device=x.device))[0]

@@ -13,26 +13,23 @@ def per_image(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def _scaled(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each image's perturbation, its largest entry brought to [1, 2) where it is not zero, and what it was divided by.
+def _scaled(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Each image's perturbation, its largest entry brought to [1, 2) unless it is zero; its length then; the divisor.
 
     Squares would underflow, or overflow, long before their entries do. A power of two changes no bit of what follows.
-    Half precision becomes single. Shape: (N, ...) -> the same, (N, 1, ...).
+    Half precision becomes single. Shape: (N, ...) -> the same, (N, 1, ...) twice.
     """
     delta = delta.to(torch.promote_types(delta.dtype, torch.float32))
     largest = per_image(delta.flatten(1).abs().amax(1), delta)
     power = torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
-    return delta / power, power
-
-
-def _length(scaled: torch.Tensor) -> torch.Tensor:
-    return per_image(scaled.flatten(1).norm(dim=1), scaled)
+    scaled = delta / power
+    return scaled, per_image(scaled.flatten(1).norm(dim=1), scaled), power
 
 
 def l2_norm(delta: torch.Tensor) -> torch.Tensor:
     """The Euclidean length of each image's perturbation. Shape: (N, ...) -> (N, 1, ...), single precision or better."""
-    scaled, power = _scaled(delta)
-    return _length(scaled) * power
+    _, length, power = _scaled(delta)
+    return length * power
 
 
 def l2_unit(delta: torch.Tensor, length: float | torch.Tensor = 1.0) -> torch.Tensor:
@@ -41,8 +38,8 @@ def l2_unit(delta: torch.Tensor, length: float | torch.Tensor = 1.0) -> torch.Te
     Args:
         length: one, or one for each image, (N, 1, ...).
     """
-    scaled, _ = _scaled(delta)
-    return (length * scaled / _length(scaled).clamp_min(1)).to(delta.dtype)  # only zero is shorter than 1
+    scaled, own, _ = _scaled(delta)
+    return (length * scaled / own.clamp_min(1)).to(delta.dtype)  # only zero is shorter than 1
 
 
 @dataclass(frozen=True)
@@ -64,14 +61,8 @@ class ThreatModel:
 
     def __post_init__(self):
         must_be_one_of(("linf", "l2"), norm=self.norm)
-        try:  # in l2 only an image knows how far its corners are: see `attacks.check`
-            must_lie("[0, 1]" if self.norm == "linf" else "[0, inf)", eps=self.eps)
-        except ValueError as error:
-            raise ValueError(f"{error} (pixels lie in [0, 1]: 8/255, not 8)") from None
-
-    def rms(self, dimensions: int) -> float:
-        """The largest root mean square change per pixel that the ball allows, for images of so many entries."""
-        return self.eps if self.norm == "linf" else self.eps / dimensions**0.5
+        span = "[0, 1]" if self.norm == "linf" else "[0, inf)"  # how far corners are, an image knows: `attacks.check`
+        must_lie(span, hint=" (pixels lie in [0, 1]: 8/255, not 8)", eps=self.eps)
 
     def size(self, delta: torch.Tensor) -> torch.Tensor:
         """How large each image's perturbation is in the norm. Shape: (N, ...) -> (N,)."""
