@@ -6,11 +6,10 @@ from functools import partial
 import torch
 
 from rtkit import attacks, compute
-from rtkit.models import Network
+from rtkit.models import IMAGENET, Network
 from rtkit.threat import ThreatModel
 
 # Chin et al. take 0.1 in inputs divided by ImageNet's standard deviations, 0.229, 0.224 and 0.225.
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its channels
 THREAT = ThreatModel("linf", 0.1 * (0.229 + 0.224 + 0.225) / 3)  # 5.76/255 in pixels
 STEPS = 40  # of eps / 10 each
 
@@ -61,12 +60,11 @@ def attacked(
     maps = partial(stage_maps, net)
     todo = {f"neuron {unit}": (net.features, partial(neuron, unit=unit), False) for unit in units}
     todo |= {"features": (net.features, displacement, True), "stages": (maps, displacement, True)}
+    todo = {name: what for name, what in todo.items() if name.split()[0] in forms}
     options = {"steps": steps, "step_size": 4 * threat.eps / steps, "generator": generator}
     out = {}
     with attacks.frozen(net), compute.autocast():
         for name, (model, loss, farthest) in todo.items():
-            if name.split()[0] not in forms:
-                continue
             with torch.no_grad():
                 clean = model(x)
             out[name] = attacks.pgd(model, x, clean, threat, loss=loss, keep_best=farthest, **options)
@@ -99,7 +97,7 @@ def clip_as_the_paper(x: torch.Tensor, limit: float = 2.2) -> torch.Tensor:
     Shape:
         x (N, 3, H, W) in [0, 1] -> the same.
     """
-    mean, std = (torch.tensor(part, device=x.device).view(1, 3, 1, 1) for part in IMAGENET)
+    mean, std = (torch.tensor(IMAGENET[name], device=x.device).view(1, 3, 1, 1) for name in ("mean", "std"))
     return ((x - mean) / std).clamp(-limit, limit) * std + mean
 
 

@@ -117,7 +117,7 @@ RESNETS = {
     "wide_resnet50_2": ((3, 4, 6, 3), True, 128),
     "wide_resnet50_4": ((3, 4, 6, 3), True, 256),
 }
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def _split(architecture: str) -> tuple[str, str]:
@@ -127,9 +127,8 @@ def _split(architecture: str) -> tuple[str, str]:
         ValueError: there is no such architecture.
     """
     family, _, variant = architecture.partition("-")
-    if (family in RESNETS and architecture in (family, f"{family}-cifar")) or (
-        family == "small" and re.fullmatch("[1-9][0-9]*", variant)
-    ):
+    small = family == "small" and re.fullmatch("[1-9][0-9]*", variant)
+    if small or (family in RESNETS and architecture in (family, f"{family}-cifar")):
         return family, variant
     raise ValueError(
         f"no architecture is called {architecture!r}; there are small-WIDTH (such as small-16), {', '.join(RESNETS)}, "
@@ -143,27 +142,24 @@ def blocks(architecture: str) -> tuple[int, ...]:
     return RESNETS[family][0] if family in RESNETS else (2, 2, 2)
 
 
-def _small(architecture: str, width: int, classes: int, hidden: Sequence[int]) -> Network:
+def _small(width: int) -> tuple[nn.Module, list[nn.Module], int]:
+    """Stem, stages and the width of the last."""
     stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-    widths = [width, width, 2 * width, 4 * width]
-    backbone = [
-        nn.Sequential(Block(inputs, outputs, 1 if k == 0 else 2), Block(outputs, outputs, 1))
-        for k, (inputs, outputs) in enumerate(pairwise(widths))
-    ]
-    return Network(architecture, stem, backbone, widths[-1], classes, hidden)
+    sizes = ((width, width, 1), (width, 2 * width, 2), (2 * width, 4 * width, 2))  # channels in and out, stride
+    backbone = [nn.Sequential(Block(*size), Block(size[1], size[1], 1)) for size in sizes]
+    return stem, backbone, 4 * width
 
 
-def _resnet(architecture: str, classes: int, hidden: Sequence[int]) -> Network:
+def _resnet(family: str, variant: str) -> tuple[nn.Module, list[nn.Module], int]:
+    """The same of a residual network of torchvision's."""
     from torchvision.models import resnet  # the small network needs torch alone
 
-    family, variant = _split(architecture)
     sizes, bottleneck, group = RESNETS[family]
     net = resnet.ResNet(resnet.Bottleneck if bottleneck else resnet.BasicBlock, list(sizes), width_per_group=group)
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
     if variant == "cifar":  # He et al. 2016, section 4.2: small images are not reduced before the first stage
         stem = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), net.bn1, net.relu)
-    backbone = [net.layer1, net.layer2, net.layer3, net.layer4]
-    return Network(architecture, stem, backbone, net.fc.in_features, classes, hidden, **_IMAGENET)
+    return stem, [net.layer1, net.layer2, net.layer3, net.layer4], net.fc.in_features
 
 
 def create(classes: int, architecture: str, seed: int, hidden: Sequence[int] = ()) -> Network:
@@ -180,21 +176,17 @@ def create(classes: int, architecture: str, seed: int, hidden: Sequence[int] = (
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []  # the seed reaches it, too
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        if family == "small":
-            net = _small(architecture, int(variant), classes, hidden)
-        else:
-            net = _resnet(architecture, classes, hidden)
+        parts = _small(int(variant)) if family == "small" else _resnet(family, variant)
+        net = Network(architecture, *parts, classes, hidden, **({} if family == "small" else IMAGENET))
     return net.to(memory_format=torch.channels_last)
 
 
 def from_torchvision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename the weights of a torchvision residual network to those of a `Network`; the normalisation is ImageNet's."""
     names = {"conv1": "stem.0", "bn1": "stem.1", "fc": "head"} | {f"layer{k + 1}": f"backbone.{k}" for k in range(4)}
-    renamed = {}
-    for name, value in state.items():
-        first, _, rest = name.partition(".")
-        renamed[f"{names.get(first, first)}.{rest}"] = value
-    return renamed | {name: torch.tensor(value).view(1, 3, 1, 1) for name, value in _IMAGENET.items()}
+    parts = ((name.partition("."), value) for name, value in state.items())
+    renamed = {f"{names.get(first, first)}.{rest}": value for (first, _, rest), value in parts}
+    return renamed | {name: torch.tensor(value).view(1, 3, 1, 1) for name, value in IMAGENET.items()}
 
 
 def with_new_head(net: Network, classes: int, seed: int, hidden: Sequence[int] = ()) -> Network:

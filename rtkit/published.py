@@ -51,18 +51,16 @@ class Published:
         facts = {"seconds": 0.0, "gradients": 0, "watch": [], "collapsed": False}
         if self.kind == "untrained":
             net = models.create(1000, self.architecture, self.seed)
-            return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts
-        path = folder() / self.file
-        metadata, state = _read(path)
-        if metadata["sha256"] != self.sha256:
-            raise ValueError(f"{path} was made from another published file since the run began; start it again")
-        if "fc.bias" not in state:
-            raise ValueError(f"{path} holds no {self.architecture}: fc.bias is not among its weights; {_again(path)}")
-        net = models.create(len(state["fc.bias"]), self.architecture, self.seed)
-        try:
-            net.load_state_dict(models.from_torchvision(state))
-        except RuntimeError as error:
-            raise ValueError(f"{path} holds no {self.architecture}: {error}; {_again(path)}") from error
+        else:
+            path = folder() / self.file
+            metadata, state = _read(path)
+            if metadata["sha256"] != self.sha256:
+                raise ValueError(f"{path} was made from another published file since the run began; start it again")
+            net = models.create(len(state.get("fc.bias", range(1000))), self.architecture, self.seed)
+            try:
+                net.load_state_dict(models.from_torchvision(state))
+            except RuntimeError as error:  # it names what is missing
+                raise ValueError(f"{path} holds no {self.architecture}: {error}; {_again(path)}") from error
         return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts
 
 
@@ -138,18 +136,9 @@ def networks(world: Pictures, architecture: str) -> tuple[Published, ...]:
     for name in dict.fromkeys((architecture, *models.RESNETS)):
         rows = there.get(name, [])
         if len({eps > 0 for _, eps, _ in rows}) == 2:
-            return tuple(
-                Published(
-                    "robust" if eps else "standard",
-                    eps,
-                    norm,
-                    world,
-                    name,
-                    file,
-                    _read(folder() / file, False)[0]["sha256"],
-                )
-                for norm, eps, file in rows
-            )
+            found = ((norm, eps, file, _read(folder() / file, False)[0]["sha256"]) for norm, eps, file in rows)
+            kinds = ("standard", "robust")
+            return tuple(Published(kinds[eps > 0], eps, norm, world, name, *made) for norm, eps, *made in found)
     files = [Path(file).stem for rows in there.values() for _, _, file in rows]
     unknown = "".join(f"; {hint(path.stem)}" for path in sorted(folder().glob("*.safetensors")) if hint(path.stem))
     raise ValueError(
