@@ -4,11 +4,11 @@ import json
 import multiprocessing
 import re
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import torch
-import torch.nn.functional as F
+from torch import nn
 
 from rtkit.store import RUNS, write_atomically
 
@@ -35,14 +35,12 @@ def _has_bf16_units() -> bool:
 
 def _seconds(dtype: torch.dtype | None) -> float:
     """Fastest of eight tries of four small convolutions, forward and backward, in the given format."""
-    x = torch.rand(64, 16, 16, 16).contiguous(memory_format=torch.channels_last)
-    weights = [torch.rand(16, 16, 3, 3).requires_grad_() for _ in range(4)]
-    tries = []
+    x, tries = torch.rand(64, 16, 16, 16).contiguous(memory_format=torch.channels_last), []
+    net = nn.Sequential(*(part for _ in range(4) for part in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())))
     for _ in range(8):
-        start, y = time.perf_counter(), x
+        start = time.perf_counter()
         with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-            for weight in weights:
-                y = F.relu(F.conv2d(y, weight, padding=1))
+            y = net(x)
         y.float().sum().backward()
         tries.append(time.perf_counter() - start)
     return min(tries)
@@ -61,12 +59,10 @@ def bf16() -> bool:
         return False
     path = RUNS / "bf16.json"
     machine = {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
-    try:
+    with suppress(OSError, ValueError, KeyError):
         known = json.loads(path.read_text(encoding="utf-8"))
         if {key: known[key] for key in machine} == machine:
             return known["faster"]
-    except (OSError, ValueError, KeyError):
-        pass
     # Taken in turn, and the best of each, so that a busy moment decides nothing; on a thread, as all that shares work.
     with one_thread():
         reduced, full = zip(*[(_seconds(torch.bfloat16), _seconds(None)) for _ in range(3)], strict=True)
@@ -80,11 +76,9 @@ def kind() -> str:
     return f"{device().type}-{'bf16' if bf16() else 'fp32'}"
 
 
-@contextmanager
-def autocast():
+def autocast() -> torch.autocast:
     """Compute what is inside in bfloat16 where that is faster, else in float32."""
-    with torch.autocast(device().type, torch.bfloat16, enabled=bf16()):
-        yield
+    return torch.autocast(device().type, torch.bfloat16, enabled=bf16())
 
 
 def to_pixels(x: torch.Tensor) -> torch.Tensor:

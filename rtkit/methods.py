@@ -39,8 +39,8 @@ def source(kind: str, source_eps: float, steps: int, lr: float) -> tuple[Phase, 
     """
     names = {"standard": None, "untrained": None, "noise": "noise", "robust": "n_fgsm", "pgd": "pgd", "pgd_l2": "pgd"}
     must_be_one_of(names, source=kind)
-    norm = "l2" if kind == "pgd_l2" else "linf"
-    adversary = Adversary(names[kind], ThreatModel(norm, source_eps)) if names[kind] else None
+    threat = ThreatModel("l2" if kind == "pgd_l2" else "linf", source_eps)
+    adversary = Adversary(names[kind], threat) if names[kind] else None
     return () if kind == "untrained" else (Phase(steps=steps, lr=lr, adversary=adversary),)
 
 
@@ -72,14 +72,7 @@ def l2_sp(*, weight: float, steps: int, lr: float, batch_size: int) -> Method:
 
 
 def distilled(
-    init: Literal["source", "random"],
-    *,
-    weight: float,
-    steps: int,
-    lr: float,
-    batch_size: int,
-    dropout: float = 0.0,
-    averaged_steps: int = 0,
+    init: str, *, weight: float, steps: int, lr: float, batch_size: int, dropout: float = 0.0, averaged_steps: int = 0
 ) -> Method:
     """Training drawn to the source's stage maps.
 
@@ -87,6 +80,7 @@ def distilled(
     its two kinds of noise, dropout and averaged weights, noisy feature distillation (Chin et al. 2021, section 3).
 
     Args:
+        init: "source" or "random".
         weight: of the distance between the stage maps.
         dropout: of the student's channels, after each stage.
         averaged_steps: the last of the steps, run at a constant half of the learning rate, averaged once an epoch.
@@ -99,13 +93,7 @@ def distilled(
 
 
 def lwf(
-    *,
-    weight: float,
-    steps: int,
-    lr: float,
-    batch_size: int,
-    warmup_steps: int,
-    batchnorm: Literal["adapt", "frozen"] = "adapt",
+    *, weight: float, steps: int, lr: float, batch_size: int, warmup_steps: int, batchnorm: str = "adapt"
 ) -> Method:
     """Robust transfer by learning without forgetting (Shafahi et al. 2020, section 5).
 
@@ -114,6 +102,7 @@ def lwf(
     Args:
         weight: of the L1 distance between the features; zero makes it fine-tuning with a warmed-up head.
         warmup_steps: the first of the steps, on the head alone.
+        batchnorm: see `Phase`.
     """
     terms = (Term("features_l1", weight),)
     head = Phase(steps=warmup_steps, lr=lr, batch_size=batch_size, trainable=0, batchnorm=batchnorm)

@@ -1,11 +1,12 @@
 """The loss of a training step: a loss on labels, plus weighted distances to a reference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from rtkit.adversaries import Attacked, divergence
 from rtkit.limits import must_be_one_of, must_lie
@@ -24,7 +25,7 @@ class Views(NamedTuple):
     clean: Activations | None
     attacked: Activations | None
     reference: Activations | None
-    y: torch.Tensor
+    y: Tensor
 
     @property
     def passes(self) -> int:
@@ -32,7 +33,7 @@ class Views(NamedTuple):
         return len({id(one) for one in (self.clean, self.attacked) if one is not None})
 
 
-def _weights(seen: Views, student: None) -> torch.Tensor:
+def _weights(seen: Views, student: None) -> Tensor:
     reference = dict(seen.reference_net.named_parameters())
     total = torch.zeros((), device=seen.y.device)
     for name, value in seen.net.named_parameters():
@@ -42,28 +43,16 @@ def _weights(seen: Views, student: None) -> torch.Tensor:
     return total
 
 
-def _stages(seen: Views, student: Activations) -> torch.Tensor:
+def _stages(seen: Views, student: Activations) -> Tensor:
     pairs = zip(student.stages, seen.reference.stages, strict=True)
     return sum((ours.float() - theirs.float()).square().mean() for ours, theirs in pairs)
 
 
-def _features(seen: Views, student: Activations) -> torch.Tensor:
-    return (student.features - seen.reference.features).square().mean()
-
-
-def _features_l1(seen: Views, student: Activations) -> torch.Tensor:
-    return (student.features - seen.reference.features).abs().sum(1).mean()
-
-
-def _logits(seen: Views, student: Activations) -> torch.Tensor:
-    return divergence(student.logits, seen.reference.logits.softmax(1)).mean()
-
-
-def _consistency(seen: Views, student: None) -> torch.Tensor:
+def _consistency(seen: Views, student: None) -> Tensor:
     return divergence(seen.attacked.logits, seen.clean.logits.softmax(1)).mean()
 
 
-def _weighted_consistency(seen: Views, student: None) -> torch.Tensor:
+def _weighted_consistency(seen: Views, student: None) -> Tensor:
     chances = seen.clean.logits.softmax(1)
     doubt = 1 - chances.gather(1, seen.y[:, None])[:, 0]  # (N,)
     return (divergence(seen.attacked.logits, chances) * doubt).mean()
@@ -76,18 +65,19 @@ class Distance(NamedTuple):
     "reference" on x; or the reference's "weights".
     """
 
-    of: Callable[[Views, Activations | None], torch.Tensor]
+    of: Callable[[Views, Activations | None], Tensor]
     needs: tuple[str, ...]
 
 
+_BOTH, _OWN = ("student", "reference"), ("clean", "attacked")
 DISTANCES: dict[str, Distance] = {
     "weights": Distance(_weights, ("weights",)),
-    "stages": Distance(_stages, ("student", "reference")),
-    "features": Distance(_features, ("student", "reference")),
-    "features_l1": Distance(_features_l1, ("student", "reference")),
-    "logits": Distance(_logits, ("student", "reference")),
-    "consistency": Distance(_consistency, ("clean", "attacked")),
-    "weighted_consistency": Distance(_weighted_consistency, ("clean", "attacked")),
+    "stages": Distance(_stages, _BOTH),
+    "features": Distance(lambda seen, ours: (ours.features - seen.reference.features).square().mean(), _BOTH),
+    "features_l1": Distance(lambda seen, ours: (ours.features - seen.reference.features).abs().sum(1).mean(), _BOTH),
+    "logits": Distance(lambda seen, ours: divergence(ours.logits, seen.reference.logits.softmax(1)).mean(), _BOTH),
+    "consistency": Distance(_consistency, _OWN),
+    "weighted_consistency": Distance(_weighted_consistency, _OWN),
 }
 
 
@@ -124,20 +114,9 @@ class Term:
         """What it looks at: see `Distance`, "student" being "clean" or "attacked" here."""
         return {self.on if need == "student" else need for need in DISTANCES[self.distance].needs}
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether it compares with a reference network."""
-        return bool(self.needs & {"reference", "weights"})
-
 
 def views(
-    net: Network,
-    reference: Network | None,
-    loss: str,
-    terms: tuple[Term, ...],
-    x: torch.Tensor,
-    attacked: Attacked,
-    y: torch.Tensor,
+    net: Network, reference: Network | None, loss: str, terms: Sequence[Term], x: Tensor, attacked: Attacked, y: Tensor
 ) -> Views:
     """Run the networks on what the loss needs, and on nothing else.
 
@@ -160,7 +139,7 @@ def views(
     return Views(net, reference, clean, other, target, y)
 
 
-def on_labels(loss: str, seen: Views, attacked: Attacked) -> torch.Tensor:
+def on_labels(loss: str, seen: Views, attacked: Attacked) -> Tensor:
     """The loss on labels: "attacked" or "clean" cross-entropy, or "boosted" (MART, Wang et al. 2020, section 3.2)."""
     logits = seen.clean.logits if loss == "clean" else seen.attacked.logits
     if loss == "boosted":
@@ -174,7 +153,7 @@ def on_labels(loss: str, seen: Views, attacked: Attacked) -> torch.Tensor:
     return each.mean() if attacked.weight is None else (attacked.weight * each).mean()
 
 
-def total(loss: str, terms: tuple[Term, ...], seen: Views, attacked: Attacked) -> torch.Tensor:
+def total(loss: str, terms: tuple[Term, ...], seen: Views, attacked: Attacked) -> Tensor:
     """The loss of a step: that on labels plus every weighted distance."""
     value = on_labels(loss, seen, attacked)
     for term in terms:

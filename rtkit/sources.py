@@ -71,18 +71,12 @@ class Source:
         return net.to(compute.device(), memory_format=torch.channels_last).eval(), facts
 
     def _train(self) -> tuple[dict, dict]:
-        images = self.images()
-        net = self.create()
+        images, net = self.images(), self.create()
+        phases = methods.source(self.kind, self.source_eps, self.steps, self.lr)
+        # The glyph world draws every letter turned, scaled and shifted already.
+        augment = crop_and_flip if isinstance(self.world, Pictures) else None
         with compute.stopwatch() as seconds:
-            history = train(
-                net,
-                images,
-                methods.source(self.kind, self.source_eps, self.steps, self.lr),
-                self.seed,
-                held_out=self.images("held_out", 64),
-                # The glyph world draws every letter turned, scaled and shifted already.
-                augment=crop_and_flip if isinstance(self.world, Pictures) else None,
-            )
+            history = train(net, images, phases, self.seed, held_out=self.images("held_out", 64), augment=augment)
         spent = seconds()
         found = evaluation.features(net, images[:2000])
         facts = {"seconds": spent, "gradients": history.gradients, "watch": history.watch}

@@ -1,7 +1,6 @@
 """The one training loop. A method is a tuple of phases; a phase says what is trained, on what, and how."""
 
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -65,9 +64,7 @@ class Phase:
         must_be_one_of(("attacked", "clean", "boosted"), loss=self.loss)
         must_be_one_of(("one_cycle", "constant"), schedule=self.schedule)
         if self.averaging and self.trainable is not None and self.batchnorm == "frozen":
-            raise ValueError(
-                "averaging estimates BatchNorm statistics anew, which frozen layers must keep: use 'adapt'"
-            )
+            raise ValueError("averaging estimates BatchNorm statistics anew, which frozen layers keep: use 'adapt'")
 
 
 @dataclass
@@ -123,7 +120,8 @@ def train(
     """
     if not len(images):
         raise ValueError("there are no images to train on; ask for one or more of each class")
-    if reference is None and any(term.weight and term.needs_reference for phase in phases for term in phase.terms):
+    needs = set().union(*(term.needs for phase in phases for term in phase.terms if term.weight))
+    if reference is None and needs & {"reference", "weights"}:
         raise ValueError("a term compares with a reference network: pass reference=")
     for phase in phases:
         alone = phase.trainable == 0 and phase.batchnorm == "frozen"  # no BatchNorm looks at the batch
@@ -136,20 +134,14 @@ def train(
     generator, history = torch.Generator(device=where).manual_seed(seed), History()
     x, y = images.x.to(where), images.y.to(where)
     for phase in phases:
-        with _own_dropout(seed) if phase.dropout else nullcontext():
+        # Dropout knows only the global generators: they are lent the seed, and left as they were.
+        with torch.random.fork_rng([where] if where.type == "cuda" else [], enabled=phase.dropout > 0):
+            if phase.dropout:
+                torch.manual_seed(seed)
             _train_phase(phase, net, reference, x, y, generator, history, held_out, augment, measure, measure_at)
     net.requires_grad_(True)
     net.eval()
     return history
-
-
-@contextmanager
-def _own_dropout(seed: int):
-    """Draw dropout, which only knows the global generators, from the seed and leave those as they were."""
-    where = compute.device()
-    with torch.random.fork_rng([where] if where.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _train_phase(phase, net, reference, x, y, generator, history, held_out, augment, measure, measure_at) -> None:
