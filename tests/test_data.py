@@ -287,7 +287,7 @@ def _with(**changed):
         (_with(x_test=np.zeros((12, 8, 8), np.uint8)), r"x_test must be uint8 of shape .* got uint8 \(12, 8, 8\)"),
         (_with(x_test=np.zeros((12, 3, 8, 8), np.uint8)), "x_test must be .*channels last"),
         (_with(x_test=np.zeros((12, 0, 8, 3), np.uint8)), "x_test must be"),
-        (_with(y_train=np.zeros(11, int)), r"y_train must be one whole number for each of the 12 images"),
+        (_with(y_train=np.zeros(11, int)), r"y_train must be one whole number for each of 12 images"),
         (_with(y_train=np.linspace(0, 1, 12)), "y_train must be one whole number"),
         (_with(y_test=np.arange(12)), r"y_test\[2\] is 2, but labels must lie between 0 and 1 .* 10 labels"),
         (_with(y_test=np.full(12, -1)), r"y_test\[0\] is -1"),

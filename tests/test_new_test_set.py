@@ -90,8 +90,8 @@ def test_what_is_missing_or_wrong_is_named(root, space):
     for arrays, words in (
         ((x / 255, y), r"cifar10_1\.npz: x_test must be uint8 of shape .* got float64"),
         ((x[0], y), r"x_test must be uint8 of shape"),
-        ((x, y / 1.0), r"y_test must be one whole number for each of the 90 images, got float64"),
-        ((x, y[1:]), r"y_test must be one whole number for each of the 90 images"),
+        ((x, y / 1.0), r"y_test must be one whole number for each of 90 images, got float64"),
+        ((x, y[1:]), r"y_test must be one whole number for each of 90 images"),
         ((x, y + 1), r"y_test\[9\] is 10, but labels must lie between 0 and 9 .* 9 labels .*data/README\.md"),
         ((x[:9], y[:9]), rf"cifar10_1\.npz has 9 images; it needs {PARTS} or more"),
     ):

@@ -3,7 +3,6 @@
 import secrets
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,30 +17,19 @@ def _parts(name: str, here: Path) -> dict[str, list]:
     """The torchvision data sets that "train" and "test" consist of; downloads what is not in `here`.
 
     Where a set has train, validation and test images, the first two are trained on. Caltech-101 has no split of its
-    own: see `_examples`.
+    own: see `_arrays`.
     """
     from torchvision import datasets
 
     make = getattr(datasets, named.TORCHVISION[name][0])
     if name in ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100"):
-        return {part: [make(here, train=part == "train", download=True)] for part in ("train", "test")}
-    if name == "caltech101":
-        return {"train": [make(here, download=True)]}
-    train = {"flowers102": ("train", "val"), "dtd": ("train", "val"), "oxford_pets": ("trainval",)}.get(
-        name, ("train",)
-    )
-    return {
-        part: [make(here, split=split, download=True) for split in splits]
-        for part, splits in (("train", train), ("test", ("test",)))
-    }
-
-
-def _examples(sets: list) -> Iterator[tuple[np.ndarray, int]]:
-    """Every image as (S, S, 3) uint8, S the smaller of 32 and its short side, with its label."""
-    for data in sets:
-        for k in range(len(data)):
-            image, label = data[k]
-            yield folders.square(image, min(LARGEST, *image.size)), int(label)
+        options = {"train": [{"train": True}], "test": [{"train": False}]}
+    elif name == "caltech101":
+        options = {"train": [{}]}
+    else:
+        known = {"flowers102": ("train", "val"), "dtd": ("train", "val"), "oxford_pets": ("trainval",)}
+        options = {"train": [{"split": split} for split in known.get(name, ("train",))], "test": [{"split": "test"}]}
+    return {part: [make(here, download=True, **one) for one in which] for part, which in options.items()}
 
 
 def _arrays(name: str, parts: dict[str, list]) -> dict[str, np.ndarray]:
@@ -51,7 +39,9 @@ def _arrays(name: str, parts: dict[str, list]) -> dict[str, np.ndarray]:
     if len(arrays["classes"]) != number:
         raise ValueError(f"it has {len(arrays['classes'])} classes instead of {number}")
     for part, sets in parts.items():
-        x, y = zip(*_examples(sets), strict=True)
+        found = (data[k] for data in sets for k in range(len(data)))  # (image, label)
+        pairs = [(folders.square(image, min(LARGEST, *image.size)), int(label)) for image, label in found]
+        x, y = zip(*pairs, strict=True)
         arrays |= {f"x_{part}": np.stack(x), f"y_{part}": np.array(y)}
     if "test" not in parts:  # a fifth of every class, the same for everybody
         x, y, test = arrays["x_train"], arrays["y_train"], np.zeros(len(arrays["y_train"]), bool)

@@ -123,10 +123,8 @@ def holdout(files: list[str]) -> np.ndarray:
     Shape:
         (N,) bool.
     """
-    order = np.argsort([hashlib.sha256(name.encode()).hexdigest() for name in files])
-    out = np.zeros(len(files), bool)
-    out[order[: max(1, round(len(files) / 5))]] = True
-    return out
+    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in files]
+    return np.argsort(np.argsort(hashes)) < max(1, round(len(files) / 5))
 
 
 def scan(path: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Path, int]]], Counter]:
@@ -154,10 +152,9 @@ def scan(path: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Path, int]]]
     names = tuple(sides["train"])
     if len(names) < 2:
         raise ValueError(f"{path} needs a folder for each of two classes or more, it has {list(names) or 'none'}")
-    labelled = {
-        part: [(file, label) for label, name in enumerate(names) for file in found[name]]
-        for part, found in sides.items()
-    }
+    labelled = {}
+    for part, found in sides.items():
+        labelled[part] = [(file, label) for label, name in enumerate(names) for file in found[name]]
     return names, labelled, +left
 
 

@@ -7,6 +7,7 @@ times, inodes. Nothing here downloads anything: that is `rtkit data get NAME`, i
 
 import hashlib
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -147,12 +148,17 @@ def images(arrays: dict[str, np.ndarray], part: str, size: int, index=slice(None
     return Images(_squares(arrays[f"x_{part}"][index], size), y, tuple(arrays["classes"].tolist()))
 
 
+def digest(arrays: Mapping[str, np.ndarray], what: str = "") -> str:
+    """A hash of arrays, for cache keys, and of what they are."""
+    found = hashlib.sha256(what.encode())
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:24]
+
+
 @lru_cache(maxsize=16)
 def _digest(path: Path, size: int, stamp: str) -> str:
-    digest = hashlib.sha256(str(size).encode())
-    for name, array in sorted(_arrays(path, size, stamp).items()):
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:24]
+    return digest(_arrays(path, size, stamp), str(size))
 
 
 def fingerprint(name: str, size: int = 32) -> str:

@@ -26,9 +26,7 @@ def _problems(arrays: dict[str, np.ndarray], parts: Sequence[str]) -> None:
                 f"x_{part} must be uint8 of shape (N, H, W, 3) or (N, H, W, 1), channels last, got {x.dtype} {x.shape}"
             )
         if y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
-            raise ValueError(
-                f"y_{part} must be one whole number for each of the {len(x)} images, got {y.dtype} {y.shape}"
-            )
+            raise ValueError(f"y_{part} must be one whole number for each of {len(x)} images, got {y.dtype} {y.shape}")
         if not len(y):
             raise ValueError(f"it has no {part} images")
         wrong = np.flatnonzero((y < 0) | (y >= len(classes)))

@@ -4,7 +4,6 @@ Networks that learned CIFAR-10 decide cue-conflict stimuli, images with the shap
 another, among the classes that both share.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,10 +42,8 @@ class Stimuli:
     @property
     def digest(self) -> str:
         """A hash of them all, for cache keys."""
-        found = hashlib.sha256(repr((self.names, self.columns, tuple(self.x.shape))).encode())
-        for part in (self.x, self.shape, self.texture):
-            found.update(part.numpy().tobytes())
-        return found.hexdigest()[:24]
+        arrays = {"x": self.x.numpy(), "shape": self.shape.numpy(), "texture": self.texture.numpy()}
+        return named.digest(arrays, repr((self.names, self.columns)))
 
 
 @cache
@@ -81,11 +78,8 @@ def chances(logits: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:
 
 def decisions(net: Network, found: Stimuli) -> torch.Tensor:
     """What a network takes each stimulus for, of their classes alone. Shape: (N,), indices into `names`."""
-    out = [
-        chances(evaluation.logits(net, x), found.columns).argmax(1).cpu()
-        for x, _ in evaluation.batches(Images(found.x, found.shape, found.names))
-    ]
-    return torch.cat(out)
+    batches = evaluation.batches(Images(found.x, found.shape, found.names))
+    return torch.cat([chances(evaluation.logits(net, x), found.columns).argmax(1).cpu() for x, _ in batches])
 
 
 def shares(decided: torch.Tensor, found: Stimuli) -> Iterator[tuple[str, str, float, int]]:

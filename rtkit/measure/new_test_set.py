@@ -4,7 +4,6 @@ Networks that learned CIFAR-10 are tested on its test images and on those of CIF
 rules.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -51,17 +50,9 @@ def new_images(world: Pictures) -> Images:
     return named.images(arrays, "test", world.size)
 
 
-def old_images(world: Pictures) -> Images:
-    """All test images of the data set that a world's networks learn, in its order."""
-    return named.images(named.arrays(world.name, world.size), "test", world.size)
-
-
 def digest(images: Images) -> str:
     """A hash of labelled images, for cache keys."""
-    found = hashlib.sha256(repr(tuple(images.x.shape)).encode())
-    for part in (images.x, images.y):
-        found.update(part.numpy().tobytes())
-    return found.hexdigest()[:24]
+    return named.digest({"x": images.x.numpy(), "y": images.y.numpy()})
 
 
 def order(n: int, *seed: int) -> torch.Tensor:
@@ -101,7 +92,8 @@ def _measure(cell: Cell) -> Iterator[tuple[str, str, float, int, dict]]:
     world = cell.source.world
     threat = ThreatModel("linf", world.eps)
     yield "collapsed", OLD, float(facts["collapsed"]), 64, {}
-    for name, images in ((OLD, old_images(world)), (NEW, new_images(world))):
+    old = named.images(named.arrays(world.name, world.size), "test", world.size)
+    for name, images in ((OLD, old), (NEW, new_images(world))):
         n = len(images)
         correct = (evaluation.predictions(net, images) == images.y).float()
         cost = {"seconds": facts["seconds"], "gradients": facts["gradients"]} if name == OLD else {}
