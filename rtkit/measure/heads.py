@@ -53,9 +53,7 @@ class Frozen:
     test_images: Images
 
 
-def frozen(
-    source: Source, target: str, n: int, dims: int | None = None, ridge: float = RIDGE, flip: float = 0
-) -> Frozen:
+def frozen(source: Source, target: str, n: int, dims: int | None = None, ridge=RIDGE, flip: float = 0) -> Frozen:
     """Fit the head on n images of a target, on standardised features or on their first `dims` principal components.
 
     Args:

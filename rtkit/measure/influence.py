@@ -91,8 +91,7 @@ def fine_tuned(cell: Cell) -> tuple[Head, Examples, Examples, Examples]:
     method = methods.transfer("last_stage", blocks=models.blocks(cell.source.architecture), **budget)
     subset = task.subset(cell.n_train, cell.seed)
     train(net, subset, method.phases, cell.seed)
-    weights = with_ones(net.head.weight.detach().cpu())[:, :-1]
-    weights = torch.cat([weights, net.head.bias.detach().cpu().double()[:, None]], 1)  # (K, D + 1)
+    weights = torch.cat([net.head.weight, net.head.bias[:, None]], 1).detach().cpu().double()  # (K, D + 1)
     parts = [(with_ones(evaluation.features(net, one)), one.y) for one in (subset, task.validation, task.test)]
     return Head.of(weights, parts[0][0], 0.0, rtol=UTRERA_RTOL), *parts
 

@@ -77,17 +77,9 @@ def trained(student: Student, measure: Callable | None = None, measure_at: tuple
         net = models.create(classes, student.source.architecture, seed + 10**5, method.hidden)
     images = task.pool if student.target == "source" else task.subset(student.n_train, seed)
     look = None if measure is None else lambda net: measure(net, task)
+    options = {"held_out": task.validation, "measure": look, "measure_at": measure_at}
     with compute.stopwatch() as seconds:
-        history = train(
-            net,
-            images,
-            method.phases,
-            seed,
-            reference=reference,
-            held_out=task.validation,
-            measure=look,
-            measure_at=measure_at,
-        )
+        history = train(net, images, method.phases, seed, reference=reference, **options)
     return Trained(net, task, history, seconds())
 
 

@@ -49,23 +49,19 @@ def network(student: Student, checkpoint: str = "last") -> tuple[Network, dict]:
     """A trained student, "last" or "best", from the cache or trained now, and the facts of its training."""
     state, facts = store.network(student.config, code(_train), lambda: _train(student))
     net = models.create(len(student.task().classes), student.source.architecture, 0)
-    net.load_state_dict({name: value for key, value in state.items()
-                         for which, _, name in [key.partition(":")] if which == checkpoint})  # fmt: skip
+    start = f"{checkpoint}:"
+    net.load_state_dict({name.removeprefix(start): value for name, value in state.items() if name.startswith(start)})
     return net.to(compute.device()).eval(), facts
-
-
-def _attacks(classes: int, surrogate: Network) -> list[robustness.Attack]:
-    """White-box attacks first: PGD on two losses, Auto-PGD on the cross-entropy and towards the two nearest classes."""
-    found = robustness.battery(classes, steps=20, strong=True, apgd_steps=25, surrogates=[surrogate])
-    transferred = found.pop("transferred from network 1")
-    return [*list(found.values())[:5], transferred]
 
 
 def _attacked(student: Student, net: Network, test: Images) -> Iterator[tuple[str, float]]:
     """Worst case over all attacks, and what only the transferred attack and only Auto-PGD break: shares of all."""
     standard = replace(student.source, kind="standard", source_eps=0.0).load()[0]
     generator = torch.Generator(device=compute.device()).manual_seed(student.seed)
-    tried = _attacks(len(test.classes), standard)
+    found = robustness.battery(len(test.classes), steps=20, strong=True, apgd_steps=25, surrogates=[standard])
+    transferred = found.pop("transferred from network 1")
+    # PGD on two losses, Auto-PGD on the cross-entropy and towards the two nearest classes, the transferred attack last.
+    tried = [*list(found.values())[:5], transferred]
     kept = [robustness.worst_case(net, x, y, THREAT, tried, generator) for x, y in evaluation.batches(test)]
     after = torch.cat(kept, 1).float().mean(1).tolist()  # (1 + attacks,)
     yield "robust_accuracy", after[-1]

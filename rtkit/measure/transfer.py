@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from rtkit import compute, evaluation, methods, models, probe, robustness, tasks
+from rtkit import compute, evaluation, methods, models, probe, robustness, shape_bias, tasks
 from rtkit.data import glyphs
 from rtkit.data.glyphs import World
 from rtkit.data.targets import Target
@@ -48,14 +49,12 @@ class Cell:
 
     def row(self, metric: str, value: float, n_test: int, **more) -> dict:
         """One observation, with every column that a frame has."""
-        source, world = self.source, self.source.world
+        source = self.source
         row = {"study": self.study, "method": self.protocol, "source": source.kind, "source_eps": source.source_eps}
         row |= {"target": self.target, "n_train": 0, "seed": self.seed, "metric": metric, "value": value}
         row |= {"n_test": n_test, "seconds": 0.0, "gradients": 0, "step": 0, "source_seed": source.seed}
-        drawn = isinstance(world, World)
-        row |= {"texture_amplitude": world.texture_amplitude if drawn else math.nan}
-        row |= {"shape_reliability": world.shape_reliability if drawn else math.nan}
-        return row | more
+        knobs = ("texture_amplitude", "shape_reliability")  # of drawn worlds alone
+        return row | {name: getattr(source.world, name, math.nan) for name in knobs} | more
 
     @property
     def config(self) -> dict:
@@ -79,29 +78,24 @@ def _source_rows(cell: Cell) -> Iterator[dict]:
         return
     x, shape, texture = glyphs.cue_conflict(world, cell.n_test // 2, cell.seed)
     decided = evaluation.predictions(net, glyphs.Images(x, shape, images.classes))
-    by_shape, by_texture = int((decided == shape).sum()), int((decided == texture).sum())
-    if by_shape + by_texture:
-        yield cell.row("shape_bias", by_shape / (by_shape + by_texture), by_shape + by_texture)
+    bias = shape_bias.shape_bias(decided, shape, texture)
+    if not math.isnan(bias):
+        yield cell.row("shape_bias", bias, int(((decided == shape) | (decided == texture)).sum()))
 
 
 def _probe_rows(cell: Cell, task: Target) -> Iterator[dict]:
     net, facts = cell.source.load()
     mean, std = torch.tensor(facts["mean"]), torch.tensor(facts["std"])
-    pool, validation, test = (
-        probe.standardise(evaluation.features(net, images), mean, std)
-        for images in (task.pool, task.validation, task.test)
-    )
+    parts = {"pool": task.pool, "validation_accuracy": task.validation, "clean_accuracy": task.test}
+    seen = {part: probe.standardise(evaluation.features(net, images), mean, std) for part, images in parts.items()}
     for n in cell.n_train:
         index = task.subset_index(n, cell.seed)
         with compute.stopwatch() as seconds:
-            weights = probe.probe(pool[index], task.pool.y[index], len(task.classes), cell.seed)
+            weights = probe.probe(seen["pool"][index], task.pool.y[index], len(task.classes), cell.seed)
         spent = seconds()
-        for metric, x, y in (
-            ("validation_accuracy", validation, task.validation.y),
-            ("clean_accuracy", test, task.test.y),
-        ):
-            share = float(((x @ weights).argmax(1) == y).double().mean())
-            yield cell.row(metric, share, len(y), n_train=n, seconds=spent)
+        for metric in ("validation_accuracy", "clean_accuracy"):
+            share = float(((seen[metric] @ weights).argmax(1) == parts[metric].y).double().mean())
+            yield cell.row(metric, share, len(parts[metric]), n_train=n, seconds=spent)
 
 
 def trained_rows(cell: Cell, task: Target) -> Iterator[dict]:
@@ -113,19 +107,14 @@ def trained_rows(cell: Cell, task: Target) -> Iterator[dict]:
         net = models.with_new_head(cell.source.load()[0], len(task.classes), cell.seed)
     else:
         net = models.create(len(task.classes), architecture, cell.seed)
-
-    def measure(net):
-        return evaluation.accuracy(net, task.test)
-
+    images, measure = task.subset(n, cell.seed), partial(evaluation.accuracy, images=task.test)
     with compute.stopwatch() as seconds:
-        history = train(
-            net, task.subset(n, cell.seed), method.phases, cell.seed, measure=measure, measure_at=cell.measure_at
-        )
+        history = train(net, images, method.phases, cell.seed, measure=measure, measure_at=cell.measure_at)
     cost = {"n_train": n, "seconds": seconds(), "gradients": history.gradients, "step": cell.steps}
     for step, value in history.measured.items():
         yield cell.row("accuracy_at_step", value, len(task.test), n_train=n, step=step)
-    yield cell.row("clean_accuracy", measure(net), len(task.test), **cost)
-    yield cell.row("validation_accuracy", evaluation.accuracy(net, task.validation), len(task.validation), **cost)
+    for metric, images in (("clean_accuracy", task.test), ("validation_accuracy", task.validation)):
+        yield cell.row(metric, evaluation.accuracy(net, images), len(images), **cost)
 
 
 def rows(cell: Cell) -> Iterator[dict]:
