@@ -1,5 +1,7 @@
 """What this machine offers, said in one page: for a bug report, or before a long run."""
 
+import os
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,7 +34,7 @@ def facts() -> dict[str, str]:
         probed = "used: the probe found it faster" if compute.bf16() else "not used: no units for it, or slower"
     except runner.UsageError as error:
         writable = f"NOT writable: {error}"
-    device, size = compute.device(), sum(path.stat().st_size for path in store.RUNS.rglob("*") if path.is_file())
+    device, size = compute.device(), sum(path.stat().st_size for path in _files())
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{experiment.workers()} processes at a time"
     out = {"rtkit": __version__} | store.versions() | {package: _version(package) for package in PACKAGES}
     out |= {"device": f"{device.type} ({name})"}
@@ -46,6 +48,12 @@ def facts() -> dict[str, str]:
     out["stale"] = f"{len(old)} files in {store.RUNS} that no code reads any more ({size:.1f} MB)"
     out["stale"] += "; `rtkit doctor --tidy` deletes them" if old else ""
     return out
+
+
+def _files() -> Iterator[Path]:
+    """The files of the cache; another user's closed folders are passed over."""
+    for folder, _, names in os.walk(store.RUNS):
+        yield from (Path(folder, name) for name in names)
 
 
 def _told(record: records.Record) -> str:
@@ -65,7 +73,7 @@ def stale() -> list[Path]:
     """Files of the cache that are never read again: cells and networks of other code, and what a crash left behind."""
     current = {study: {_code(study, name) for name in ("rows", "validation")} for study in STUDIES}
     networks = {code(one) for one in (Source, attack_success.Attacker, tradeoff._train)}
-    found = [path for path in store.RUNS.rglob(".*") if path.is_file() and path.name != ".gitignore"]
+    found = [path for path in _files() if path.name.startswith(".")]
     for path in store.RUNS.glob("cells/*/*.json"):
         with suppress(ValueError, KeyError):
             if store.read_sealed(path)["code"] not in current.get(path.parent.name, ()):

@@ -134,8 +134,9 @@ def expected(kit: pd.DataFrame, preset: str, cells: Sequence, processes: int | N
     each = sum(one["seconds"] for one in kit.attrs["made"]) / sum(one["cells"] for one in kit.attrs["made"])
     trained = records.frame("transfer", preset)
     network = 0.0 if trained is None else trained[trained.target == "source"].groupby("cell").seconds.max().mean()
-    networks = [source for source in _needs(cells)[0] if not source.is_there()]
-    return (len(cells) * each + len(networks) * network) / (processes or workers())
+    sources, others = _needs(cells)
+    made = len([source for source in sources if not source.is_there()]) + len(others)  # attacks take about as long
+    return (len(cells) * each + made * network) / (processes or workers())
 
 
 def run(
