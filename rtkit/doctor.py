@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from rtkit import STUDIES, __version__, compute, experiment, records, runner, store
+from rtkit import PUBLISHED, STUDIES, __version__, compute, experiment, records, runner, store
 from rtkit.data import downloads
 from rtkit.definitions import code, code_of
 from rtkit.measure import attack_success, tradeoff
@@ -59,9 +59,10 @@ def _files() -> Iterator[Path]:
 def _told(record: records.Record) -> str:
     """Whose record it is, what of it is stale, and how to mend that."""
     number, kit = STUDIES[record.study][0], record.origin == "kit"
-    anew = f"`rtkit run {number} --preset {record.preset} -p run mine` computes it anew"
+    at = "" if record.preset == PUBLISHED else f" --preset {record.preset}"
+    anew = f"`rtkit run {number}{at} -p run mine` computes it anew"
     faults = [] if record.computed_by_this else [f"computed by OTHER code; {anew}"]
-    faults += [] if record.read_by_this else [f"judged by OTHER code; `rtkit study {number} --preset {record.preset}"
+    faults += [] if record.read_by_this else [f"judged by OTHER code; `rtkit study {number}{at}"
                                               f"{' --judge' if kit else ''}` judges it anew"]  # fmt: skip
     other = records.upgraded(record.made)
     faults += [f"computed with {', '.join(other)}; {anew}"] if other else []
