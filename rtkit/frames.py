@@ -108,10 +108,15 @@ def mean(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> Ranged
     return Ranged(100 * found.value.mean(), *_percent(found))
 
 
-def lead(frame: pd.DataFrame, first: dict | str = "robust", second: dict | str = "standard", **where) -> Ranged:
-    """Mean of the first arm minus that of the second, in points. An arm is a dict of columns, or a value of `arm`."""
+def lead(
+    frame: pd.DataFrame, first: dict | str = "robust", second: dict | str = "standard", of=mean, **where
+) -> Ranged:
+    """`mean`, or what else is asked `of` them, of the first arm minus that of the second.
+
+    An arm is a dict of columns, or a value of `arm`.
+    """
     first, second = ({"arm": arm} if isinstance(arm, str) else arm for arm in (first, second))
-    return mean(frame, **where | first) - mean(frame, **where | second)
+    return of(frame, **where | first) - of(frame, **where | second)
 
 
 def log_odds(successes: float, n: int) -> float:

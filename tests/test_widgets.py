@@ -6,9 +6,10 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
+from lessons import study
 from matplotlib.figure import Figure
 
-from rtkit import lesson, playgrounds, widgets
+from rtkit import frames, lesson, playgrounds, records, say, widgets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
 
 
@@ -163,3 +164,25 @@ def test_alpha_moves_the_false_verdicts_of_notebook_07():
     said = draw(figure, 0.2, 20)
     assert f"intervals of 80.0% (alpha 0.2): {count(20, 0.0, 0.2).mean():.2f} false verdicts on average" in said
     assert figure.axes[0].get_xlim()[1] < 20.7  # zoomed on what there is
+
+
+def test_replicates_are_taken_in_and_out_in_points_or_log_odds():
+    space = study("01")
+    main = space["main"] = space["core"](records.frame("transfer", "glyphs"))
+    (cell,) = [text for kind, _, text in lesson.cells(lesson.path("01")) if kind == "code" and "def weigh" in text]
+    with mock.patch.object(widgets, "explorer") as explorer:
+        exec(cell, space)
+    (controls, weigh, _), _ = explorer.call_args
+    assert [one.description for one in controls] == ["count in", *(f"replicate {seed}" for seed in range(5))]
+    assert {type(one) for one in controls[1:]} == {ipywidgets.ToggleButton}  # a button, pressed by the space bar
+    assert all(one.value for one in controls[1:])
+    few = {"method": "last_stage", "judged": True, "few": True}
+    leads = [frames.lead(part, **few) for _, part in main.groupby("seed")]
+    for inside in ([True] * 5, [False, True, True, False, True]):
+        kept = frames.interval([value for value, one in zip(leads, inside, strict=True) if one])
+        said = weigh(Figure(), "points", *inside)
+        assert said == f"{sum(inside)} of 5 replicates: robust minus standard {say.number(kept)}."
+    assert weigh(Figure(), "points", *[False] * 5) == weigh(Figure(), "points", *[True] * 5)  # none means all
+    assert "(one replicate)" in weigh(Figure(), "points", True, *[False] * 4)
+    arms = [[frames.odds(part, arm=arm, **few) for arm in ("robust", "standard")] for _, part in main.groupby("seed")]
+    assert say.number(frames.interval([a - b for a, b in arms]), "log odds") in weigh(Figure(), "log odds", *[True] * 5)
