@@ -81,7 +81,7 @@ def answers(page, box) -> bool:
         page.keyboard.press("ArrowRight")
         for _ in range(40):
             if sentence.inner_text() != before[0] and figure.get_attribute("src") != before[1]:
-                box.locator("button.jupyter-button").press("Space")  # back to the start, by keyboard
+                box.get_by_role("button", name="reset").press("Space")  # back to the start, by keyboard
                 for _ in range(40):
                     if sentence.inner_text() == before[0]:
                         return True
@@ -92,9 +92,23 @@ def answers(page, box) -> bool:
     return False
 
 
+def plays(page, box) -> bool:
+    """Whether a player, started and stopped by the space bar, moves the explorer's sentence."""
+    sentence, (play, stop) = box.locator(".widget-html-content p"), box.locator(".widget-play button:visible").all()
+    assert play.get_attribute("title").startswith("play"), "a button without a name for those who hear it"
+    before = sentence.inner_text()
+    play.press("Space")
+    for _ in range(40):
+        if sentence.inner_text() != before:
+            stop.press("Space")
+            return True
+        time.sleep(0.25)
+    return False
+
+
 # Every kind of explorer: playgrounds that ask networks, toys, frames of a study, claims. That every notebook runs from
 # top to bottom is test_notebooks' to say. At smoke, where sweeps have a single setting, some have nothing to move to.
-EXPLORERS = {"00": 1, "03": 2, "04": 1, "07": 2}  # at least so many must answer
+EXPLORERS = {"00": 3, "03": 2, "04": 1, "07": 2}  # at least so many must answer
 
 
 @pytest.mark.parametrize("number", EXPLORERS)
@@ -126,6 +140,9 @@ def test_all_cells_run_and_the_explorers_answer_to_the_keyboard(number, folder, 
     assert not [output for cell in ran for output in cell.outputs if output.output_type == "error"]
     boxes = page.locator(".rtkit-explorer").all()
     assert sum(answers(page, box) for box in boxes) >= EXPLORERS[number]
+    played = [plays(page, box) for box in boxes if box.locator(".widget-play").count()]
+    assert all(played)
+    assert played or number != "00"
     page.screenshot(path=folder / f"{number}.png")
     page.close()
     assert not said
