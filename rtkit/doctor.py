@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -18,13 +17,6 @@ from rtkit.sources import Source
 PACKAGES = ("torchvision", "captum", "jupyterlab", "ipywidgets", "papermill", "pandas", "seaborn")
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
-
-
 def facts() -> dict[str, str]:
     """Versions, device, number format, folders, data and records, each as a line of text."""
     probed = "not asked"
@@ -36,9 +28,8 @@ def facts() -> dict[str, str]:
         writable = f"NOT writable: {error}"
     device, size = compute.device(), sum(path.stat().st_size for path in _files())
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{experiment.workers()} processes at a time"
-    out = {"rtkit": __version__} | store.versions() | {package: _version(package) for package in PACKAGES}
-    out |= {"device": f"{device.type} ({name})"}
-    out["bfloat16"] = probed
+    out = {"rtkit": __version__} | store.versions() | store.versions(PACKAGES)
+    out |= {"device": f"{device.type} ({name})", "bfloat16": probed}
     out["runs"] = f"{store.RUNS} ({size / 1e6:.0f} MB, {writable})"
     sets = [name for name, state, _ in downloads.listing() if state != "absent"]
     out["data"] = ", ".join(sets) or "none of your own (the glyph world needs none)"

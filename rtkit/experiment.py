@@ -74,18 +74,18 @@ def use(run: str) -> None:
     store.kit = run != "mine"
 
 
+def _study(rows: Callable) -> str:
+    return rows.__module__.rpartition(".")[2]
+
+
 def load(needed) -> None:
     """Make sure that a source network, or whatever else has a `load`, is in the cache."""
     needed.load()
 
 
-def _path(rows: Callable, cell):
-    return store.cell_path(rows.__module__.rpartition(".")[2], cell.config, code(rows))
-
-
 def cached(rows: Callable, cell) -> dict:
     """One cell, from the cache or computed: its `rows`, and by which `code` they were `made`, on what, and when."""
-    return store.cell(_path(rows, cell), cell.config, code(rows), lambda: list(rows(cell)))
+    return store.cell(_study(rows), cell.config, code(rows), lambda: list(rows(cell)))
 
 
 def compute_cells(rows: Callable, todo: Iterable, alone: bool = False) -> pd.DataFrame:
@@ -126,7 +126,7 @@ def _needs(cells: Sequence) -> tuple[list, list]:
 
 def is_cached(rows: Callable, cell) -> bool:
     """Whether a cell is in the cache."""
-    return _path(rows, cell).exists()
+    return store.cell_path(_study(rows), cell.config, code(rows)).exists()
 
 
 def expected(kit: pd.DataFrame, preset: str, cells: Sequence, processes: int | None = None) -> float:
@@ -171,7 +171,7 @@ def run(
             or it would take too long.
     """
     use(run)
-    chosen, study = presets.get(preset), rows.__module__.rpartition(".")[2]
+    chosen, study = presets.get(preset), _study(rows)
     if preset not in STUDIES[study][1]:
         if changed:
             there = f"{study} runs at {', '.join(STUDIES[study][1])}"

@@ -1,29 +1,11 @@
 """The knobs of notebooks: parameters that stand empty for the preset's own values. Imports no torch."""
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
+from pathlib import Path
 
-# What each may be: words, or numbers of a type and between limits. Radii and amplitudes are grey levels of 255.
-LIMITS = {
-    "source_eps": (float, 0.1, 64),
-    "train_eps": (float, 0.1, 64),
-    "attack_eps": (float, 0.1, 64),
-    "n_train": (int, 2, 900),
-    "steps": (int, 1, 5000),
-    "attack_steps": (int, 1, 1000),
-    "lr": (float, 1e-4, 10),
-    "trained": ("fixed_feature", "last_block", "last_stage", "last_two_stages", "full_network", "scratch", "probe"),
-    "change": ("none", "texture swapped", "texture removed", "shape removed", "silhouette", "blurred", "down-scaled"),
-    "texture_amplitude": (float, 0, 60),
-    "amplitude": (float, 0, 60),
-    "shape_reliability": (float, 0, 1),
-    "ridge": (float, 1e-12, 1e3),
-    "lambda_": (float, 0, 1e3),
-    "dropout": (float, 0, 0.9),
-    "batchnorm": ("adapt", "frozen"),
-    "beta": (float, 0.01, 100),
-    "teacher_weight": (float, 0.001, 1e3),
-}
+LIMITS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def several(given) -> list:
@@ -39,7 +21,7 @@ class Knobs:
     """What was given for each knob, checked; one that stands empty (`[]` or None) is the preset's own.
 
     Args:
-        given: values by name, which must be in `LIMITS`; a single value means a list of one.
+        given: values by name, which knobs.toml knows; a single value means a list of one.
 
     Raises:
         ValueError: a value is of another type, or not within the limits; names the knob, the value and what would do.
@@ -67,13 +49,13 @@ class Knobs:
 
 
 def _checked(name: str, value):
-    kind, *limits = LIMITS[name]
-    if isinstance(kind, str):
-        fits, valid = value in LIMITS[name], f"some of {', '.join(LIMITS[name])}"
+    limits = LIMITS[name]
+    if isinstance(limits, list):
+        fits, valid = value in limits, f"some of {', '.join(limits)}"
     else:
-        number, words = (Integral, "whole numbers") if kind is int else (Real, "numbers")
-        fits = isinstance(value, number) and not isinstance(value, bool) and limits[0] <= value <= limits[1]
-        valid = f"{words} from {limits[0]:g} to {limits[1]:g}"
+        whole, low, high = limits.get("whole", False), limits["low"], limits["high"]
+        number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+        fits, valid = number and low <= value <= high, f"{'whole ' * whole}numbers from {low:g} to {high:g}"
     if not fits:
         raise ValueError(f"{name} must be {valid}, or [] for the preset's own, got {value!r}")
-    return value if isinstance(kind, str) else kind(value)
+    return value if isinstance(limits, list) else int(value) if whole else float(value)

@@ -141,7 +141,7 @@ def _made(since: float) -> dict:
     return {"when": time.strftime("%Y-%m-%d"), "seconds": round(time.time() - since, 2)} | versions()
 
 
-def cell(path: Path, config: dict, code: str, compute: Callable[[], list[dict]]) -> dict:
+def cell(study: str, config: dict, code: str, compute: Callable[[], list[dict]]) -> dict:
     """Return one cell of a study, computed at most once: its `rows`, `config` and `code`, and how it was `made`."""
 
     def make():
@@ -149,7 +149,7 @@ def cell(path: Path, config: dict, code: str, compute: Callable[[], list[dict]])
         # What was just computed is what will be read: the same order of columns, plain values.
         return json.loads(to_json({"config": config, "code": code, "rows": compute(), "made": _made(since)}))
 
-    return cached(path, read_sealed, make, lambda found: _seal(to_json(found)))
+    return cached(cell_path(study, config, code), read_sealed, make, lambda found: _seal(to_json(found)))
 
 
 def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
@@ -222,10 +222,10 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def versions() -> dict[str, str]:
-    """The machine, and the versions of everything a number may depend on."""
+def versions(packages=("torch", "numpy", "pillow", "scikit-learn", "matplotlib")) -> dict[str, str]:
+    """The machine, and the versions of packages, by default of those that a number may depend on."""
     out = {"python": platform.python_version(), "machine": _processor(), "cores": str(os.cpu_count())}
-    for name in ("torch", "numpy", "pillow", "scikit-learn", "matplotlib"):
+    for name in packages:
         try:
             out[name] = version(name)
         except PackageNotFoundError:

@@ -405,7 +405,7 @@ for words in (["list"], ["scorecard"], ["scorecard", "--json"], ["data", "list"]
 made = []
 for _ in range(3):
     path, config = store.cell_path("test", {"target": "bl\\u00fcten"}, "code"), {"target": "bl\\u00fcten"}
-    store.cell(path, config, "code", lambda: made.append(1) or [{"value": 1.0}])
+    store.cell("test", config, "code", lambda: made.append(1) or [{"value": 1.0}])
 assert len(made) == 1, made
 """
     settings = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": ""}

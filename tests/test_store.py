@@ -27,7 +27,7 @@ CODE = "abc"
 
 
 def cell(config, make):
-    return store.cell(store.cell_path("study", config, CODE), config, CODE, make)["rows"]
+    return store.cell("study", config, CODE, make)["rows"]
 
 
 def files(folder: Path) -> list[Path]:
@@ -51,7 +51,7 @@ def test_a_cell_is_computed_once(runs):
 
 def test_a_cell_keeps_how_it_was_made_whoever_reads_it(monkeypatch):
     def read():
-        return store.cell(store.cell_path("study", {"compute": "cpu"}, CODE), {"compute": "cpu"}, CODE, list)
+        return store.cell("study", {"compute": "cpu"}, CODE, list)
 
     first, real = read(), store.versions()
     monkeypatch.setattr(store, "versions", lambda: real | {"torch": "99.0"})
@@ -350,7 +350,7 @@ from pathlib import Path
 from rtkit import store
 store.RUNS = Path(sys.argv[1])
 for n in range(10**6):
-    store.cell(store.cell_path("study", {"n": n}, "abc"), {"n": n}, "abc", lambda: [{"value": str(n) * 200_000}])
+    store.cell("study", {"n": n}, "abc", lambda: [{"value": str(n) * 200_000}])
 """
 
 
