@@ -5,6 +5,8 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from rtkit import PRESETS, PUBLISHED, STUDIES
@@ -14,59 +16,59 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rtkit", description="A study kit on robust transfer learning.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, text: str, preset: bool = True) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+    def add(name: str, text: str, do: Callable, to=commands, preset: bool = False) -> Callable:
+        command = to.add_parser(name, help=text, description=text)
+        command.set_defaults(do=do)
         if preset:
             command.add_argument("--preset", help=f"one of {', '.join(PRESETS)} (default: glyphs)")
-        return command
+        return command.add_argument
 
-    run = add("run", "execute notebooks, each in a process of its own, and print the scorecard")
-    run.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="a number such as 01, or a file (default: all)")
-    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
-                     help="a notebook's parameter, such as -p seeds '[0, 1]' (see rtkit list)")  # fmt: skip
-    run.add_argument(
-        "--cluster", metavar="ADDRESS", help="of a Dask scheduler whose workers compute (docs/clusters.md)"
-    )
-    study = add("study", "compute a study's frame and verdicts without Jupyter")
-    study.add_argument("name", metavar="NAME", help="the number of a notebook, or a study (see rtkit list)")
-    study.add_argument("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
-    study.add_argument("--cluster", metavar="ADDRESS", help="as with rtkit run")
-    study.add_argument("--judge", action="store_true", help="judge the frame that comes with the kit anew, beside it")
-    add("list", "list notebooks with their parameters, studies and presets", preset=False)
-    score = add("scorecard", "print every claim with the verdict of your own runs")
-    score.add_argument("--json", action="store_true", help="as a list of objects")
-    add("compare", "compare your own run with what comes with the kit, number by number")
-    add("report", "write the executed notebooks and the scorecard as HTML to be read offline")
-    data = add("data", "list the data sets of real images, or download one", preset=False)
+    run = add("run", "execute notebooks, each in a process of its own, and print the scorecard", _run, preset=True)
+    run("notebooks", nargs="*", metavar="NOTEBOOK", help="a number such as 01, or a file (default: all)")
+    run("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
+        help="a notebook's parameter, such as -p seeds '[0, 1]' (see rtkit list)")  # fmt: skip
+    run("--cluster", metavar="ADDRESS", help="a Dask scheduler whose workers compute (docs/clusters.md)")
+    study = add("study", "compute a study's frame and verdicts without Jupyter", _study, preset=True)
+    study("name", metavar="NAME", help="the number of a notebook, or a study (see rtkit list)")
+    study("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
+    study("--cluster", metavar="ADDRESS", help="as with rtkit run")
+    study("--judge", action="store_true", help="judge the frame that comes with the kit anew, beside it")
+    add("list", "list notebooks with their parameters, studies and presets", _list)
+    score = add("scorecard", "print every claim with the verdict of your own runs", _scorecard, preset=True)
+    score("--json", action="store_true", help="as a list of objects")
+    add("compare", "compare your own run with what comes with the kit, number by number", _compare, preset=True)
+    text = "write the executed notebooks and the scorecard as HTML to be read offline"
+    add("report", text, lambda _, preset: _module("report").main(preset), preset=True)
+    text = "list the data sets of real images, or download one"
+    data = commands.add_parser("data", help=text, description=text)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
-    text = "list what is present under data/, and how to get the rest"
-    actions.add_parser("list", help=text, description=text)
-    text = "download a data set through torchvision, to data/NAME.npz"
-    get = actions.add_parser("get", help=text, description=text)
-    get.add_argument("name", metavar="NAME", help="a data set (see rtkit data list)")
-    convert = add("import-checkpoint", "convert published network weights, executing nothing in them", preset=False)
-    convert.add_argument("file", metavar="FILE", help="as published, such as resnet50_l2_eps3.ckpt")
-    convert.add_argument("--to", metavar="FOLDER", help="where the safetensors go (default: data/checkpoints)")
+    add("list", "list what is present under data/, and how to get the rest", _data_list, actions)
+    get = add("get", "download a data set through torchvision, to data/NAME.npz", _data_get, actions)
+    get("name", metavar="NAME", help="a data set (see rtkit data list)")
+    convert = add("import-checkpoint", "convert published network weights, executing nothing in them", _import)
+    convert("file", metavar="FILE", type=Path, help="as published, such as resnet50_l2_eps3.ckpt")
+    convert("--to", metavar="FOLDER", type=Path, help="where the safetensors go (default: data/checkpoints)")
     text = "tell what this machine offers: versions, device, number format, data; and what is stale"
-    doctor = add("doctor", text, preset=False)
-    doctor.add_argument("--tidy", action="store_true", help="delete what no code reads any more from the cache")
+    doctor = add("doctor", text, lambda arguments, _: _module("doctor").main(arguments.tidy))
+    doctor("--tidy", action="store_true", help="delete what no code reads any more from the cache")
     return parser
+
+
+def _module(name: str):
+    """A module of the kit, imported when a command needs it, so that --help answers at once."""
+    return import_module(f"rtkit.{name}")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status (2 where the arguments make no sense)."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
-
-    # Imported here so that --help answers at once.
-    from rtkit import runner
-
+    arguments, runner = parser.parse_args(argv), _module("runner")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a letter shows a question mark
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that no kernel is left behind
     try:
-        return _command(arguments)
+        return arguments.do(arguments, _preset(arguments)) or 0
     except runner.UsageError as error:
         parser.exit(2, f"rtkit: {error}\n")
     except KeyboardInterrupt:
@@ -79,137 +81,111 @@ def main(argv: list[str] | None = None) -> int:
         parser.exit(1, f"rtkit: {error}\n")
 
 
-def _command(arguments: argparse.Namespace) -> int:
-    from rtkit import runner
-
-    pairs = [("preset", arguments.preset)] if getattr(arguments, "preset", None) else []
-    pairs += getattr(arguments, "parameters", [])
-    given = dict(pairs)
-    if len(given) < len(pairs):
-        raise runner.UsageError(f"a parameter is given twice: {', '.join(name for name, _ in pairs)}")
-    preset, status = given.get("preset", "glyphs"), 0
+def _preset(arguments: argparse.Namespace) -> str:
+    """The preset that was asked for, by --preset or as a parameter; and a cluster that was named is looked at."""
+    runner = _module("runner")
+    found = [value for name, value in getattr(arguments, "parameters", []) if name == "preset"]
+    found += [arguments.preset] if getattr(arguments, "preset", None) else []
+    preset = found[0] if found else "glyphs"
     if preset not in PRESETS:
         raise runner.UsageError(runner.nearest("preset", preset, PRESETS))
-    if arguments.command == "doctor":
-        from rtkit import doctor
-
-        return doctor.main(arguments.tidy)
-    if arguments.command == "list":
-        return _list()
-    if arguments.command == "data":
-        return _data(arguments)
-    if arguments.command == "import-checkpoint":
-        return _import(Path(arguments.file), arguments.to)
-    if arguments.command == "compare":
-        from rtkit import records
-
-        print("\n".join(filter(None, (records.compare(study, preset) for study in STUDIES))) or "nothing to compare")
-        return 0
-    if arguments.command == "report":
-        from rtkit import report
-
-        return report.main(preset)
     if getattr(arguments, "cluster", None):
-        from rtkit import cluster
-
         os.environ["RTKIT_CLUSTER"] = arguments.cluster  # notebooks look there
         try:
-            cluster.backend(0)  # says now, not in a notebook, what the workers lack
+            _module("cluster").backend(0)  # says now, not in a notebook, what the workers lack
         except ValueError as error:
             raise runner.UsageError(str(error)) from error
-    if arguments.command == "run":
-        status = runner.run([runner.find(word) for word in arguments.notebooks] or runner.paths(preset), given, preset)
-    elif arguments.command == "study":
-        _study(arguments.name, preset, arguments.tune, arguments.judge)
-        if arguments.tune:
-            return 0
-    runner.print_scorecard(preset, as_json=getattr(arguments, "json", False))
+    return preset
+
+
+def _run(arguments: argparse.Namespace, preset: str) -> int:
+    runner = _module("runner")
+    pairs = [("preset", arguments.preset)] if arguments.preset else []
+    pairs += arguments.parameters
+    if len(dict(pairs)) < len(pairs):
+        raise runner.UsageError(f"a parameter is given twice: {', '.join(name for name, _ in pairs)}")
+    paths = [runner.find(word) for word in arguments.notebooks] or runner.paths(preset)
+    status = runner.run(paths, dict(pairs), preset)
+    runner.print_scorecard(preset)
     return status
 
 
-def _study(word: str, preset: str, tune: bool, judge: bool) -> None:
+def _study(arguments: argparse.Namespace, preset: str) -> None:
     """Compute a notebook's studies that run at a preset and keep their records; or tune, or judge the kit's anew."""
-    from rtkit import lesson, runner, store
-
-    homes = {name: number for name, (number, _) in STUDIES.items()}
-    numbers = homes | {number: number for number in homes.values()}
-    if word not in numbers:
-        raise runner.UsageError(runner.nearest("study", word, STUDIES))
-    number = numbers[word]
+    lesson, runner, store, word = _module("lesson"), _module("runner"), _module("store"), arguments.name
+    tune, judge = arguments.tune, arguments.judge
     known = {name: presets for name, (home, presets) in STUDIES.items() if word in (name, home)}
+    if not known:
+        raise runner.UsageError(runner.nearest("study", word, STUDIES))
     if not any(preset in presets for presets in known.values()):
         valid = dict.fromkeys(one for presets in known.values() for one in presets)
         raise runner.UsageError(f"{word} does not run at the preset {preset!r}, only at {', '.join(valid)}")
     runner.writable(store.RUNS if tune else (store.RESULTS if judge else store.RUNS / "records") / preset)
-    path, values = lesson.path(number), {"preset": preset, "run": "kit" if judge else "mine"}
+    path, values = lesson.path(STUDIES[next(iter(known))][0]), {"preset": preset, "run": "kit" if judge else "mine"}
     try:
         space = lesson.execute(path, values, lesson.GRID if tune else lesson.STUDY)
         if tune:
-            _tune(word, preset, space)
-            return
+            if "tried" not in space:
+                raise runner.UsageError(f"{word} has nothing to tune")
+            found = _module("experiment").tune(space["tried_rows"], space["tried"], preset)
+            return print(found.round(1).to_string())
     except ValueError as error:  # no such plan, or a data set that is missing or of no use
         raise runner.UsageError(str(error)) from error
-    from rtkit import records
-    from rtkit.judge import Judge
-
-    judges = {found for found in space.values() if isinstance(found, Judge)}  # each once, by however many names
-    for found in judges:
+    records = _module("records")
+    for found in {found for found in space.values() if isinstance(found, records.Judge)}:  # each once, by any name
         if found.study in known and found.preset in (preset, *([PUBLISHED] if judge else [])):
             records.publish(found, store.RESULTS if judge else None)
+    runner.print_scorecard(preset)
 
 
-def _tune(word: str, preset: str, space: dict) -> None:
-    from rtkit import experiment, runner
-
-    if "tried" not in space:
-        raise runner.UsageError(f"{word} has nothing to tune")
-    print(experiment.tune(space["tried_rows"], space["tried"], preset).round(1).to_string())
+def _scorecard(arguments: argparse.Namespace, preset: str) -> None:
+    _module("runner").print_scorecard(preset, arguments.json)
 
 
-def _import(path: Path, to: str | None) -> int:
-    from rtkit import checkpoints, published, runner
+def _compare(_, preset: str) -> None:
+    found = [_module("records").compare(study, preset) for study in STUDIES]
+    print("\n".join(filter(None, found)) or "nothing to compare")
 
-    folder = Path(to) if to else published.folder()
+
+def _import(arguments: argparse.Namespace, _) -> None:
+    published, runner = _module("published"), _module("runner")
     try:
-        made = checkpoints.convert(path, folder)
+        made = _module("checkpoints").convert(arguments.file, arguments.to or published.folder())
     except ValueError as error:
         raise runner.UsageError(str(error)) from error
     except OSError as error:
         raise runner.UsageError(f"{error.strerror}; name another folder with --to") from error
     print("\n".join(filter(None, (str(made), published.hint(made.stem)))))
-    return 0
 
 
-def _list() -> int:
-    from rtkit import lesson, runner
-
+def _list(*_) -> None:
+    lesson, runner = _module("lesson"), _module("runner")
     for path in runner.paths():
         print(f"{path.stem}\n    {lesson.title(path)}")
         for name, facts in runner.parameters(path).items():
             print(f"    -p {name} ({facts['inferred_type_name']}, default {facts['default']}): {facts['help']}")
     print("\nstudies: " + ", ".join(f"{name} (notebook {number})" for name, (number, _) in STUDIES.items()))
     print("presets: " + ", ".join(PRESETS))
-    return 0
 
 
-def _data(arguments: argparse.Namespace) -> int:
-    from rtkit import runner
-    from rtkit.data import downloads, named
+def _data_list(*_) -> None:
+    for name, state, text in _module("data.downloads").listing():
+        print(f"{name:<16} {state:<9} {text}")
+    folder = _module("data.named").folder()
+    print(f"\nimages of your own: a folder of class folders in {folder}; data/README.md gives the layouts")
 
-    if arguments.action == "list":
-        for name, state, text in downloads.listing():
-            print(f"{name:<16} {state:<9} {text}")
-        print(f"\nimages of your own: a folder of class folders in {named.folder()}; data/README.md gives the layouts")
-        return 0
-    name, present = arguments.name, named.names()
-    if name not in named.TORCHVISION and name not in present:
+
+def _data_get(arguments: argparse.Namespace, _) -> int:
+    named, runner, name = _module("data.named"), _module("runner"), arguments.name
+    present = name in named.names()
+    if name not in named.TORCHVISION and not present:
         raise runner.UsageError(runner.nearest("data set", name, named.TORCHVISION))
     try:
-        path = named.find(name) if name in present else downloads.get(name)
-        print(f"{'present' if name in present else 'written'}: {path}")
+        path = named.find(name) if present else _module("data.downloads").get(name)
     except ValueError as error:
         print(f"rtkit: {error}", file=sys.stderr)
         return 1
+    print(f"{'present' if present else 'written'}: {path}")
     return 0
 
 
