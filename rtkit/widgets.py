@@ -1,6 +1,6 @@
 """Explorers: controls beside a figure and a sentence. Nothing here trains, so a move answers at once.
 
-What does train in the background, on request, is `rtkit.playgrounds.Trainer`.
+What does train in the background, on request, is `rtkit.trainer.Trainer`.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ def explorer(
         draw: (figure, *values of the controls) -> the sentence, as HTML; the figure comes empty.
         size: of the figure, in inches of 100 pixels.
         layout: matplotlib's layout engine; None, for panels placed by hand, saves half the time of a drawing.
-        trainer: a `playgrounds.Trainer` whose button computes a setting that the frame lacks.
+        trainer: a `trainer.Trainer` whose button computes a setting that the frame lacks.
         plays: the control that a button plays, see `player`.
     """
     sentence, image = ipywidgets.HTML(), ipywidgets.Image(format="png")

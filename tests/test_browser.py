@@ -106,7 +106,7 @@ def plays(page, box) -> bool:
     return False
 
 
-# Every kind of explorer: playgrounds that ask networks, toys, frames of a study, claims. That every notebook runs from
+# Every kind of explorer: those that ask networks, toys, frames of a study, claims. That every notebook runs from
 # top to bottom is test_notebooks' to say. At smoke, where sweeps have a single setting, some have nothing to move to.
 EXPLORERS = {"00": 3, "03": 2, "04": 1, "07": 2}  # at least so many must answer
 

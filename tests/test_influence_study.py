@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lessons import read, study, swapped
+from lessons import explorer, read, study, swapped
 
-from rtkit import checks, compute, influence, lesson, playgrounds, presets, records, store
+from rtkit import checks, compute, influence, lesson, presets, records, store
 from rtkit.data.glyphs import Images, World
 from rtkit.frames import Missing, lead, over_seeds
 from rtkit.influence import Head
@@ -264,7 +264,8 @@ def test_wrong_labels_are_as_many_as_said_and_all_found_at_the_end(smoke):
 def test_the_explorer_moves(smoke):
     both = {k: heads.frozen(one, "digits", 40) for k, one in smoke["pair"](presets.get("smoke"), 0).items()}
     drawn, names = [], {"influence": "influence", "neighbours": "nearest neighbours"}
-    box = playgrounds.influence_explorer(both, names, lambda figure, scores, t: drawn.append((set(scores), t)), count=5)
+    given = {"heads": both, "SCORES": names, "gallery": lambda figure, scores, t: drawn.append((set(scores), t))}
+    box = explorer("03", '"ranked by"', **given)
     sentence, panel = box.children
     image, ranked, reset, *_ = panel.children[0].children
     before = sentence.value

@@ -112,7 +112,7 @@ def test_what_one_notebook_alone_needs_stands_in_that_notebook():
     """And what nobody needs stands nowhere; measuring, checks of exercises, explorers and commands are exempt."""
     package = sum((uses(path.read_text()) for path in SOURCES), Counter())
     books = [uses(notebook_code(path)) for path in lesson.paths()]
-    exempt = ("measure", "checks.py", "playgrounds.py", "widgets.py", "cli.py", "runner.py", "lesson.py")
+    exempt = ("measure", "checks.py", "widgets.py", "cli.py", "runner.py", "lesson.py")
     exempt += ("methods.py", "shape_bias.py", "influence.py")  # the papers' methods and measures themselves
     found = []
     for path in SOURCES:

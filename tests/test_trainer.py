@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from matplotlib.figure import Figure
 
-from rtkit import lesson, playgrounds, presets, store, widgets
+from rtkit import lesson, presets, store, widgets
 from rtkit.measure import retention
+from rtkit.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def made(cells, joined):
     def lacking(k):
         return [] if k == 0 or joined else [cells[k]]
 
-    trainer = playgrounds.Trainer(retention.rows, "smoke", lacking, joined.append)
+    trainer = Trainer(retention.rows, "smoke", lacking, joined.append)
     control = widgets.slider("cell", range(len(cells)))
     return trainer, control, widgets.explorer([control], draw, (3, 3), trainer=trainer)
 

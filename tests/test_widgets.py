@@ -6,11 +6,11 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
-from lessons import study
+from lessons import explorer, study
 from matplotlib.figure import Figure
 
-from rtkit import frames, lesson, playgrounds, records, say, widgets
-from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
+from rtkit import frames, lesson, models, records, say, widgets
+from rtkit.data.glyphs import SOURCE_LETTERS, Images
 
 
 def parts(widget):
@@ -78,16 +78,21 @@ def test_a_slider_can_be_played():
     assert ".widget-play button" in named.value
 
 
+def playground(networks, images):
+    """Notebook 00's attack by hand."""
+    return explorer("00", '"attack on"', live=networks, test=images)
+
+
 def test_explorers_are_operable_by_keyboard(small_net, images):
     """No menu anywhere: JupyterLab takes its arrow keys."""
-    controls, *_ = parts(playgrounds.attack_playground({"one": small_net}, images))
+    controls, *_ = parts(playground({"one": small_net}, images))
     assert {type(control).__name__ for control in controls.values()} == {"SelectionSlider"}
 
 
 def test_the_playground_tells_what_both_networks_say(small_net, images):
     other = torch.nn.Sequential(small_net, torch.nn.Linear(4, 4)).eval()
     networks = {"first": small_net, "second": other}
-    controls, sentence, image, reset = parts(playgrounds.attack_playground(networks, images))
+    controls, sentence, image, reset = parts(playground(networks, images))
     assert list(controls) == ["image", "attack on", "norm", "eps", "steps"]
     start, picture = sentence.value, image.value
     controls["eps"].value = 0.0
@@ -110,10 +115,8 @@ def test_the_playground_tells_what_both_networks_say(small_net, images):
 
 
 def test_the_playground_takes_networks_of_two_classes(images):
-    from rtkit import models
-
     two = Images(images.x, images.y % 2, tuple("LU"))
-    _, sentence, image, _ = parts(playgrounds.attack_playground({"one": models.create(2, "small-8", 0).eval()}, two))
+    _, sentence, image, _ = parts(playground({"one": models.create(2, "small-8", 0).eval()}, two))
     assert "Image 1 (L)" in sentence.value
     assert bytes(image.value).startswith(b"\x89PNG")
 
@@ -130,7 +133,7 @@ def test_the_studio_says_which_cue_decides():
             return torch.nn.functional.one_hot(torch.tensor([self.k]), 20) * (5 + x.mean((1, 2, 3))[:, None])
 
     networks = {"first": Reads("A"), "second": Reads("B"), "third": Reads("C")}
-    controls, sentence, image, _ = parts(playgrounds.cue_conflict_studio(networks, World()))
+    controls, sentence, image, _ = parts(explorer("02", '"texture of"', networks=networks))
     assert list(controls) == ["shape", "texture of", "amplitude"]
     for name, letter, cue in (("first", "A", "shape"), ("second", "B", "texture")):
         assert f"the {name} network says {letter} (" in sentence.value
