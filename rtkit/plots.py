@@ -1,6 +1,6 @@
 """Figures: seaborn with the judge's own intervals and the kit's labels. Nothing here computes or imports torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
 
@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rtkit import claims, labels, records, say
-from rtkit.claims import Verdict
 from rtkit.frames import EVERYTHING, POINTS, predicted, t95
 from rtkit.judge import Judge
 from rtkit.labels import COLOURS
@@ -209,22 +208,6 @@ def verdict_colour(text: str) -> str:
     first = text.partition(" ")[0]
     colour, _ = VERDICTS.get(words.get(first, first), (None, None))
     return f"background-color: {colour}40" if colour else "color: #666666"
-
-
-def verdicts(found: Mapping[str, Verdict], ax: Axes | None = None) -> Axes:
-    """A forest plot: each judged effect with its interval, by label, coloured by verdict. All of one unit."""
-    shown = [(label, verdict) for label, verdict in reversed(found.items()) if verdict.effect is not None]
-    ax = axes(ax, (8, 0.42 * max(len(shown), 2) + 1.2))
-    for row, (_, verdict) in enumerate(shown):
-        colour, marker = VERDICTS[verdict.verdict]
-        ax.plot([verdict.low, verdict.high], [row, row], color=colour, lw=3)
-        ax.plot(verdict.effect, row, marker, color=colour, ms=9)
-        ax.plot([verdict.margin] * 2, [row - 0.3, row + 0.3], color="black", lw=1.5)
-    ax.set_yticks(range(len(shown)), [f"{label}  {say.word(verdict)}" for label, verdict in shown])
-    ax.axvline(0, color=GREY, lw=0.8)
-    unit = shown[0][1].unit if shown else "points"
-    ax.set(xlabel=f"effect with 95 % interval ({unit}); black tick: the margin", ylim=(-0.6, len(shown) - 0.4))
-    return ax
 
 
 def beside(judge: Judge, core: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame) -> None:
