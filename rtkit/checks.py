@@ -2,6 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
+from torch.nn.functional import cross_entropy
+
+from rtkit.frames import by_seed, lead
+from rtkit.threat import ThreatModel
+
 NOTHING = "the function returns nothing; begin its last line with return."
 
 
@@ -36,8 +42,6 @@ def at_least_one_false(share: float | None) -> bool:
 
 def shape_bias(answer) -> bool:
     """Notebook 02: a function of decisions, shapes and textures, (N,) tensors of classes -> the shape bias."""
-    import torch
-
     shape, texture = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]), torch.tensor([1, 2, 3, 4, 5, 6, 7, 0])
     decided = torch.tensor([0, 1, 2, 4, 5, 9, 9, 9])  # three for the shape, two for the texture, three for neither
     wrong = [
@@ -53,8 +57,6 @@ def shape_bias(answer) -> bool:
 
 def success_rate(answer) -> bool:
     """Notebook 04: a function of decisions (N,), labels (N,) and attacked decisions (A, N) -> the success rate."""
-    import torch
-
     decided, y = torch.tensor([0, 1, 2, 9, 4]), torch.tensor([0, 1, 2, 3, 4])
     copies = torch.tensor([[0, 7, 2, 3, 7], [0, 7, 2, 8, 4]])  # right on four; of these the second and the fifth turn
     wrong = [
@@ -72,8 +74,6 @@ def success_rate(answer) -> bool:
 
 def removal_step(answer) -> bool:
     """Notebook 03: a function of pull (3,), curvature (3, 3) and own curvature of a point (3, 3) -> the step (3,)."""
-    import torch
-
     pull = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     curvature = torch.tensor([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 2.0]], dtype=torch.float64)
     own = 0.3 * torch.outer(pull, pull)
@@ -93,9 +93,6 @@ def removal_step(answer) -> bool:
 
 def held_loss(answer) -> bool:
     """Notebook 05: a function (logits, y, features of the student, of the source, weight) -> the loss of LwF."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
     rng = torch.Generator().manual_seed(0)
     logits, ours, theirs = (torch.randn(4, size, generator=rng) for size in (10, 6, 6))
     y, hold, apart = torch.arange(4), 0.5, ours - theirs
@@ -140,7 +137,6 @@ def _alike(found: Sequence[float], values: Sequence[float]) -> bool:
 
 def noise_lead(answer, main) -> bool:
     """Notebook 01: the lead of the noise source over the standard one, in points by replicate, from the judged rows."""
-    from rtkit.frames import by_seed, lead
 
     def found(first: str, **where):
         return by_seed(main, lambda f: lead(f, first, method="last_stage", **where)).tolist()
@@ -163,10 +159,6 @@ def noise_lead(answer, main) -> bool:
 
 def l2_ball(answer) -> bool:
     """Notebook 00: a function of changes (N, 3, H, W) and a radius -> the nearest changes within the l2 ball."""
-    import torch
-
-    from rtkit.threat import ThreatModel
-
     # Two changes are too long, one by far; one is short enough, one is none.
     directions = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     delta = torch.tensor([9.0, 2.0, 0.5, 0.0]).view(-1, 1, 1, 1) * directions / directions.flatten(1).norm(dim=1)[0]

@@ -87,12 +87,6 @@ class Verdict:
         """All fields as plain values."""
         return asdict(self)
 
-    def __str__(self) -> str:
-        number = "" if self.effect is None else f" {self.effect:+.1f} [{self.low:+.1f}, {self.high:+.1f}] {self.unit}"
-        reason = "; ".join(filter(None, (self.reason, *self.marks)))
-        reason = f" ({reason})" if reason else ""
-        return f"{self.claim}: {self.verdict.replace('_', ' ')}{reason}{number}"
-
 
 # An effect maps the frame of one replicate to a number, or for a conjunction to one number per part: a part may be a
 # pair (number, margin) where its margin is another than the claim's.
@@ -136,18 +130,12 @@ def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], stu
         judged: verdicts by claim id; studies: the studies that the kit has.
     """
 
-    def verdict(claim: Claim) -> Verdict:
-        if claim.id in judged:
-            return judged[claim.id]
-        if claim.untestable:
-            return unjudged(claim, preset, scope or "none", f"untestable_here: {claim.untestable}")
-        if claim.study not in studies:
-            return unjudged(claim, preset, scope or "none", "no_experiment")
-        return unjudged(claim, preset, scope or "none", "not_run" if scope else "smoke")
-
     card = []
     for claim in load().values():
-        card.append(verdict(claim))
+        reason = "not_run" if scope else "smoke"
+        reason = f"untestable_here: {claim.untestable}" if claim.untestable else reason
+        reason = reason if claim.untestable or claim.study in studies else "no_experiment"
+        card.append(judged.get(claim.id) or unjudged(claim, preset, scope or "none", reason))
         card += [found for name, found in judged.items() if name.startswith(f"{claim.id}@")]
     return card
 

@@ -27,14 +27,15 @@ def _parser() -> argparse.ArgumentParser:
     run("notebooks", nargs="*", metavar="NOTEBOOK", help="a number such as 01, or a file (default: all)")
     run("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
         help="a notebook's parameter, such as -p seeds '[0, 1]' (see rtkit list)")  # fmt: skip
-    run("--cluster", metavar="ADDRESS", help="a Dask scheduler whose workers compute (docs/clusters.md)")
     study = add("study", "compute a study's frame and verdicts without Jupyter", _study, preset=True)
     study("name", metavar="NAME", help="the number of a notebook, or a study (see rtkit list)")
     study("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
-    study("--cluster", metavar="ADDRESS", help="as with rtkit run")
     study("--judge", action="store_true", help="judge the frame that comes with the kit anew, beside it")
+    for one in (run, study):
+        one("--cluster", metavar="ADDRESS", help="a Dask scheduler whose workers compute (docs/clusters.md)")
     add("list", "list notebooks with their parameters, studies and presets", _list)
-    score = add("scorecard", "print every claim with the verdict of your own runs", _scorecard, preset=True)
+    text = "print every claim with the verdict of your own runs"
+    score = add("scorecard", text, lambda a, preset: _module("runner").print_scorecard(preset, a.json), preset=True)
     score("--json", action="store_true", help="as a list of objects")
     add("compare", "compare your own run with what comes with the kit, number by number", _compare, preset=True)
     text = "write the executed notebooks and the scorecard as HTML to be read offline"
@@ -92,7 +93,7 @@ def _preset(arguments: argparse.Namespace) -> str:
     if getattr(arguments, "cluster", None):
         os.environ["RTKIT_CLUSTER"] = arguments.cluster  # notebooks look there
         try:
-            _module("cluster").backend(0)  # says now, not in a notebook, what the workers lack
+            _module("cluster").connect(arguments.cluster)  # says now, not in a notebook, what the workers lack
         except ValueError as error:
             raise runner.UsageError(str(error)) from error
     return preset
@@ -136,10 +137,6 @@ def _study(arguments: argparse.Namespace, preset: str) -> None:
         if found.study in known and found.preset in (preset, *([PUBLISHED] if judge else [])):
             records.publish(found, store.RESULTS if judge else None)
     runner.print_scorecard(preset)
-
-
-def _scorecard(arguments: argparse.Namespace, preset: str) -> None:
-    _module("runner").print_scorecard(preset, arguments.json)
 
 
 def _compare(_, preset: str) -> None:

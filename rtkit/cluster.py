@@ -38,7 +38,7 @@ def differences(seen: dict[str, dict[str, str]], here: dict[str, str]) -> list[s
 
 
 @cache
-def _client(where: str):
+def connect(where: str):
     """Connect to a cluster whose workers compute as this machine does.
 
     Raises:
@@ -51,9 +51,7 @@ def _client(where: str):
     try:
         client = Client(where, timeout=TIMEOUT)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no Dask scheduler answers at {where} ({error}); docs/clusters.md says how to start one"
-        ) from error
+        raise ValueError(f"no Dask scheduler answers at {where} ({error}); see docs/clusters.md") from error
     token = f".cluster-{secrets.token_hex(8)}"
     store.write_atomically(store.RUNS / token, b"")
     try:
@@ -73,7 +71,7 @@ def backend(processes: int):
     """A context in which joblib spreads its tasks over so many processes here, or over the cluster that is named."""
     options = {"backend": "loky", "n_jobs": processes, "inner_max_num_threads": 1}
     if address():
-        _client(address())
+        connect(address())
         options = {"backend": "dask", "n_jobs": -1}
     before = os.environ.get("PYTHONSAFEPATH", "")
     os.environ["PYTHONSAFEPATH"] = "1"  # modules in the working folder do not stand for the library's

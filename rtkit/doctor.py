@@ -19,26 +19,23 @@ PACKAGES = ("torchvision", "captum", "jupyterlab", "ipywidgets", "papermill", "p
 
 def facts() -> dict[str, str]:
     """Versions, device, number format, folders, data and records, each as a line of text."""
-    probed = "not asked"
+    writable, probed = "writable", "not asked"
     try:
         runner.writable(store.RUNS)
-        writable = "writable"
         probed = "used: the probe found it faster" if compute.bf16() else "not used: no units for it, or slower"
     except runner.UsageError as error:
         writable = f"NOT writable: {error}"
-    device, size = compute.device(), sum(path.stat().st_size for path in _files())
+    device = compute.device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{experiment.workers()} processes at a time"
     out = {"rtkit": __version__} | store.versions() | store.versions(PACKAGES)
     out |= {"device": f"{device.type} ({name})", "bfloat16": probed}
-    out["runs"] = f"{store.RUNS} ({size / 1e6:.0f} MB, {writable})"
+    out["runs"] = f"{store.RUNS} ({store.megabytes(_files())}, {writable})"
     sets = [name for name, state, _ in downloads.listing() if state != "absent"]
     out["data"] = ", ".join(sets) or "none of your own (the glyph world needs none)"
     out["records"] = f"\n{'':<20} ".join(_told(record) for record in records.every()) or "none"
     old = stale()
-    size = sum(path.stat().st_size for path in old) / 1e6
-    out["stale"] = f"{len(old)} files in {store.RUNS} that no code reads any more ({size:.1f} MB)"
-    out["stale"] += "; `rtkit doctor --tidy` deletes them" if old else ""
-    return out
+    told = f"{len(old)} files that no code reads any more ({store.megabytes(old)}); `rtkit doctor --tidy` deletes them"
+    return out | {"stale": told if old else "nothing"}
 
 
 def _files() -> Iterator[Path]:
@@ -63,22 +60,19 @@ def _told(record: records.Record) -> str:
 
 def stale() -> list[Path]:
     """Files of the cache that are never read again: cells and networks of other code, and what a crash left behind."""
-    current = {study: {_code(study, name) for name in ("rows", "validation")} for study in STUDIES}
+    cells = {code_of(f"rtkit.measure.{study}", name) for study in STUDIES for name in ("rows", "validation")}
     networks = {code(one) for one in (Source, attack_success.Attacker, tradeoff._train)}
-    found = [path for path in _files() if path.name.startswith(".")]
-    for path in store.RUNS.glob("cells/*/*.json"):
-        with suppress(ValueError, KeyError):
-            if store.read_sealed(path)["code"] not in current.get(path.parent.name, ()):
-                found.append(path)
-    for path in store.RUNS.glob("networks/*.safetensors"):
-        with suppress(SafetensorError), safe_open(path, framework="pt") as file:
-            if file.metadata().get("code") not in networks:
-                found.append(path)
-    return found
+    return [path for path in _files() if path.name.startswith(".") or _made_by(path) not in {None, *cells, *networks}]
 
 
-def _code(study: str, name: str) -> str:
-    return code_of(f"rtkit.measure.{study}", name)
+def _made_by(path: Path) -> str | None:
+    """The hash of the code that made a cell or a network; None where a file is neither, or damaged."""
+    with suppress(ValueError, KeyError, SafetensorError):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return file.metadata()["code"]
+        return store.read_sealed(path)["code"] if path.parent.parent.name == "cells" else None
+    return None
 
 
 def main(tidy: bool = False) -> int:

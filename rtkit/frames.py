@@ -44,14 +44,14 @@ class Ranged(float):
         low, high = (other.low, other.high) if isinstance(other, Ranged) else (other, other)
         return Ranged(float(self) + float(other), self.low + low, self.high + high)
 
-    def __neg__(self):
-        return Ranged(-float(self), -self.high, -self.low)
-
     def __sub__(self, other):
-        return self + -other
+        return self + -1 * other
 
     def __rsub__(self, other):
-        return -self + other
+        return -1 * self + other
+
+    def __neg__(self):
+        return -1 * self
 
     def __mul__(self, other):
         found = float(self) * other
@@ -211,15 +211,9 @@ def control(name: str, must: str, frame: pd.DataFrame, value: Callable, confiden
     if must == "shown":
         return Control(name, must, True, found)
     word, _, number = must.partition(" ")
-    limit = float(number)
-    holds = {
-        ">": found.low > limit,
-        "<": found.high < limit,
-        ">=": found.effect >= limit,
-        "<=": found.effect <= limit,
-        "=": found.effect == limit,
-    }[word]
-    return Control(name, must, holds, found)
+    value = {">": found.low, "<": found.high}.get(word, found.effect)
+    holds = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le, "=": operator.eq}[word]
+    return Control(name, must, holds(value, float(number)), found)
 
 
 def collapsed(frame: pd.DataFrame) -> list[int]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
@@ -24,10 +25,21 @@ def decide(parts: Sequence[Part]) -> str:
     return "inconclusive"
 
 
-def weakest(parts: Sequence[Part], word: str) -> Part:
-    """The part that decided a verdict of that word."""
-    end = "high" if word == "contradicted" else "low"
+def weakest(parts: Sequence[Part]) -> Part:
+    """The part that decides a conjunction: whose interval ends farthest below its margin, or least far above it."""
+    end = "high" if decide(parts) == "contradicted" else "low"
     return min(parts, key=lambda part: getattr(part, end) - part.margin)
+
+
+def told(
+    claim: Claim, preset: str, scope: str, word: str, reason: str = "", found: Sequence[Part] = (), replicates: int = 0
+) -> Verdict:
+    """A verdict of that word, with the numbers of the part that decided."""
+    verdict = replace(unjudged(claim, preset, scope, reason), verdict=word, parts=tuple(found))
+    if not found:
+        return verdict
+    shown = weakest(found)
+    return replace(verdict, effect=shown.effect, low=shown.low, high=shown.high, replicates=replicates)
 
 
 def parts(effect: Effect, replicates: Sequence[pd.DataFrame], claim: Claim) -> list[Part]:
@@ -62,13 +74,7 @@ def judge(
     """
     replicates = [part for _, part in frame.groupby("seed", sort=True)]
 
-    def verdict(word: str, reason: str, found: Sequence[Part] = (), shown: Part | None = None) -> Verdict:
-        numbers = (None, None, None, 0)
-        if shown:
-            numbers = (shown.effect, shown.low, shown.high, len(replicates))
-        facts = (claim.id, claim.paper, preset, scope, word, reason, *numbers, claim.unit, claim.paper_effect)
-        return Verdict(*facts, tuple(found))
-
+    verdict = partial(told, claim, preset, scope, replicates=len(replicates))
     try:
         found = parts(effect, replicates, claim)
     except Missing:
@@ -79,29 +85,27 @@ def judge(
         return verdict("not_judged", f"not_run: {len(replicates)} of at least {MINIMUM_REPLICATES} replicates")
     if not all(math.isfinite(part.effect) for part in found):
         return verdict("not_judged", "undefined: a replicate has no such number")
-    word = decide(found)
-    shown = weakest(found, word)
-    note = f"weakest part: {shown.name}" if shown.name else ""
+    word, name = decide(found), weakest(found).name
     if failed_controls:
-        return verdict("not_judged", f"invalid_control: {', '.join(failed_controls)}", found, shown)
+        return verdict("not_judged", f"invalid_control: {', '.join(failed_controls)}", found)
     if arms is not None:
         means = [math.fsum(column) / len(replicates) for column in zip(*map(arms, replicates), strict=True)]
         if min(means) > 95 or max(means) < 5:
-            return verdict("not_judged", "saturated", found, shown)
+            return verdict("not_judged", "saturated", found)
     if collapsed and word != "inconclusive":
-        return verdict("inconclusive", f"collapsed: seed {', '.join(map(str, collapsed))}", found, shown)
-    return verdict(word, note, found, shown)
+        return verdict("inconclusive", f"collapsed: seed {', '.join(map(str, collapsed))}", found)
+    return verdict(word, f"weakest part: {name}" if name else "", found)
 
 
-def other_code(frame: pd.DataFrame) -> int:
-    """How many cells of a frame were computed by other code than the code at hand."""
-    current = code_of(f"rtkit.measure.{frame.attrs['study']}", "rows")
-    return sum(one["cells"] for one in frame.attrs.get("made", ()) if one["code"] != current)
+def rows_code(study: str) -> str:
+    """A hash of the code that computes a study's rows: what its cells were made by, if they are current."""
+    return code_of(f"rtkit.measure.{study}", "rows")
 
 
 def marks(frame: pd.DataFrame, replicates: int) -> tuple[str, ...]:
     """What a reader must know beside a verdict: changed knobs, cells of other code, intervals over something else."""
-    changed, other, unit = frame.attrs.get("changed"), other_code(frame), frame.attrs.get("unit")
+    changed, unit, current = frame.attrs.get("changed"), frame.attrs.get("unit"), rows_code(frame.attrs["study"])
+    other = sum(one["cells"] for one in frame.attrs.get("made", ()) if one["code"] != current)
     found = [f"exploratory: {', '.join(changed)} changed" if changed else ""]
     found += ["exploratory: seeds that rates were chosen on"] if frame.seed.isin(TUNING).any() else []
     found += [f"{other} cells of other code" if other else "", f"{replicates} {unit}" if unit else ""]
@@ -155,10 +159,8 @@ class Judge:
 
     def state(self, name: str, found: Sequence[Part], unit: str) -> Verdict:
         """Remember a verdict of parts whose intervals are over something else than replicates, named by `unit`."""
-        word, claim = decide(found), get(name)
-        shown, facts = weakest(found, word), unjudged(claim, self.preset, SCOPES[self.preset], "")
-        numbers = {"effect": shown.effect, "low": shown.low, "high": shown.high}
-        self.verdicts[name] = replace(facts, verdict=word, parts=tuple(found), marks=(unit,), **numbers)
+        verdict = told(get(name), self.preset, SCOPES[self.preset], decide(found), found=found)
+        self.verdicts[name] = replace(verdict, marks=(unit,))
         return self.verdicts[name]
 
     def values(self, frame: pd.DataFrame) -> pd.DataFrame:

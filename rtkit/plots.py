@@ -44,11 +44,7 @@ def describe(figure: Figure) -> str:
     """Say what a figure shows, for those who cannot see it: its finding (`tell`), then panels, axes and series."""
     panels = []
     for ax in figure.axes:
-        words = [ax.get_title()]
-        if ax.get_xlabel() and ax.get_ylabel():
-            words.append(f"{ax.get_ylabel()} against {ax.get_xlabel()}")
-        elif ax.get_xlabel() or ax.get_ylabel():
-            words.append(ax.get_xlabel() or ax.get_ylabel())
+        words = [ax.get_title(), " against ".join(filter(None, (ax.get_ylabel(), ax.get_xlabel())))]
         rows = [label.get_text() for label in ax.get_yticklabels()] if ax.images else []
         names = [text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else rows
         if any(names):

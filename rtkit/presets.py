@@ -46,37 +46,18 @@ class Preset:
         return rtkit.PRESETS[self.name]
 
 
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        Preset("smoke", (0,), architecture="small-8", n_source=200, n_source_test=60, source_steps=6, steps=3),
-        Preset("glyphs", (0, 1, 2, 3, 4)),
-        Preset("glyphs-full", (0, 1, 2, 3, 4)),
-        # 20 epochs; on two cores the better part of an hour for notebook 01.
-        Preset(
-            "cifar-small",
-            (0, 1, 2),
-            n_source=15000,
-            n_source_test=2000,
-            source_steps=2340,
-            steps=160,
-            world=Pictures("cifar100"),
-        ),
-        # 40 epochs; for one GPU.
-        Preset(
-            "cifar",
-            (0, 1, 2),
-            architecture="resnet18-cifar",
-            n_source=20000,
-            n_source_test=5000,
-            source_steps=6250,
-            steps=320,
-            world=Pictures("cifar100", pool=6400),
-        ),
-        # Source networks come trained (`rtkit import-checkpoint`).
-        Preset("imagenet", (0, 1, 2), architecture="resnet18", steps=320, world=Pictures("", 224)),
-    )
-}
+# 20 epochs, on two cores the better part of an hour for notebook 01; and 40 epochs, for one GPU.
+_SMALL = {"n_source": 15000, "n_source_test": 2000, "source_steps": 2340, "steps": 160}
+_LARGE = {"n_source": 20000, "n_source_test": 5000, "source_steps": 6250, "steps": 320}
+PRESETS = (
+    Preset("smoke", (0,), architecture="small-8", n_source=200, n_source_test=60, source_steps=6, steps=3),
+    Preset("glyphs", (0, 1, 2, 3, 4)),
+    Preset("glyphs-full", (0, 1, 2, 3, 4)),
+    Preset("cifar-small", (0, 1, 2), world=Pictures("cifar100"), **_SMALL),
+    Preset("cifar", (0, 1, 2), "resnet18-cifar", world=Pictures("cifar100", pool=6400), **_LARGE),
+    Preset("imagenet", (0, 1, 2), "resnet18", steps=320, world=Pictures("", 224)),  # source networks come trained
+)
+PRESETS = {preset.name: preset for preset in PRESETS}
 
 
 def replicates(preset: Preset, seeds: int | Iterable[int] | None) -> tuple[int, ...]:

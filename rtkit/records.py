@@ -13,7 +13,7 @@ from rtkit import DRAWN, PRESETS, PUBLISHED, SCOPES, STUDIES, claims, lesson, st
 from rtkit.claims import Verdict
 from rtkit.definitions import code_of
 from rtkit.frames import Interval
-from rtkit.judge import Judge
+from rtkit.judge import Judge, rows_code
 
 REAL = "cifar-small"  # the preset of real images that the kit has results for
 
@@ -21,11 +21,6 @@ REAL = "cifar-small"  # the preset of real images that the kit has results for
 def path(study: str, preset: str, folder: Path | None = None) -> Path:
     """Where a study's record lies: under runs/ the reader's own, under results/ those that come with the kit."""
     return (folder or store.RUNS / "records") / preset / f"{study}.json"
-
-
-def rows_code(study: str) -> str:
-    """A hash of the code that computes a study's rows: what its cells were made by, if they are current."""
-    return code_of(f"rtkit.measure.{study}", "rows")
 
 
 def reading_code(study: str) -> str:
@@ -203,14 +198,9 @@ def every() -> list[Record]:
     return [record for record in found if record]
 
 
-def best(study: str, preset: str) -> Record | None:
-    """The reader's own record of a study at a preset, else that which comes with the kit."""
-    return load(study, preset) or load(study, preset, "kit")
-
-
 def scorecard(preset: str) -> list[Verdict]:
     """One verdict for every claim at a preset: of the reader's own record, else the kit's, or why there is none."""
-    found = [best(study, preset) for study in STUDIES]
+    found = [load(study, preset) or load(study, preset, "kit") for study in STUDIES]
     judged = {name: verdict for record in found if record for name, verdict in record.verdicts.items()}
     return claims.scorecard(preset, PRESETS[preset], judged, tuple(STUDIES))
 

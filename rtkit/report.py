@@ -104,6 +104,5 @@ def write(preset: str) -> Path:
 def main(preset: str) -> int:
     """Write the report and say where it is; return the exit status."""
     index = write(preset)
-    size = sum(path.stat().st_size for path in index.parent.glob("*.html"))
-    print(f"{os.path.relpath(index)} ({size / 1e6:.1f} MB, needs no network)")
+    print(f"{os.path.relpath(index)} ({store.megabytes(index.parent.glob('*.html'))}, needs no network)")
     return 0

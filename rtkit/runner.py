@@ -71,28 +71,24 @@ def parameters(path: Path) -> dict[str, dict]:
         raise UsageError(f"{path} cannot be read as a notebook: {type(error).__name__}: {error}") from error
 
 
+_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
+
+
+def _fits(value, kind: str) -> bool:
+    return kind not in _TYPES or (isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "bool"))
+
+
 def _parse(name: str, text: str, kind: str) -> object:
     """Read the text of a parameter as the type that its notebook names, such as "str" or "list[int]"."""
-    if kind == "str":
-        return text
-    try:
-        value = yaml.safe_load(text)
+    outer, _, inner = kind.removesuffix("]").partition("[")
+    try:  # a bare word for a list of words stays one, whatever else YAML would make of it
+        word = outer == "str" or (inner == "str" and re.fullmatch(r"[\w.-]+", text))
+        value = text if word else yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    if kind == "list[str]" and re.fullmatch(r"[\w.-]+", text):
-        return [text]  # a bare word, whatever else YAML would make of it
-    outer, _, inner = kind.removesuffix("]").partition("[")
-    if outer == "list" and inner != "str" and not isinstance(value, list):
-        value = [value]
-    types = {"int": int, "float": (int, float), "bool": bool, "list": list, "str": str, "dict": dict}
-
-    def fits(value, kind: str | None) -> bool:
-        if kind not in types:
-            return True
-        return isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool))
-
-    if fits(value, outer) and (outer != "list" or all(fits(member, inner) for member in value)):
-        return value
+    many = value if isinstance(value, list) else [value]  # one value means a list of one
+    if all(_fits(member, inner) for member in many) if outer == "list" else _fits(value, outer):
+        return many if outer == "list" else value
     raise UsageError(f"parameter {name} must be of type {kind}, got {text!r}")
 
 

@@ -11,17 +11,10 @@ from rtkit.frames import Interval, Missing, OutOfRange
 from rtkit.judge import Judge
 
 NOT_RUN = "*Not run at this preset.*"
+_SAID = ("supported", "contradicted", "inconclusive")
 _WORDS = {
-    "mechanism": {
-        "supported": "seen in this world",
-        "contradicted": "opposite seen in this world",
-        "inconclusive": "cannot tell",
-    },
-    "published results": {
-        "supported": "holds for these networks",
-        "contradicted": "does not hold for these networks",
-        "inconclusive": "cannot tell",
-    },
+    "mechanism": ("seen in this world", "opposite seen in this world", "cannot tell"),
+    "published results": ("holds for these networks", "does not hold for these networks", "cannot tell"),
 }
 
 
@@ -77,7 +70,7 @@ def word(verdict: Verdict) -> str:
     """A verdict as it is called in its scope: "seen in this world" for a built one, "supported" for real images."""
     if verdict.verdict == "not_judged":
         return f"not judged: {verdict.reason.replace('_', ' ')}"
-    found = _WORDS.get(verdict.scope, {}).get(verdict.verdict, verdict.verdict)
+    found = dict(zip(_SAID, _WORDS.get(verdict.scope, _SAID), strict=True))[verdict.verdict]
     return f"{found} ({', '.join(verdict.marks)})" if verdict.marks else found
 
 

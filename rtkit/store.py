@@ -13,7 +13,7 @@ import platform
 import secrets
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -126,6 +126,11 @@ def read_sealed(path: Path) -> dict:
     return json.loads(payload)
 
 
+def megabytes(paths: Iterable[Path]) -> str:
+    """How large some files are."""
+    return f"{sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"
+
+
 def cell_path(study: str, config: dict, code: str) -> Path:
     """Where the cell of this study with this configuration lives."""
     return RUNS / "cells" / study / f"{key(config, code)}.json"
@@ -233,11 +238,10 @@ def versions(packages=("torch", "numpy", "pillow", "scikit-learn", "matplotlib")
     return out
 
 
-def save_record(path: Path, record: dict) -> Path:
-    """Write the record of a study (verdicts, seeds, code, versions, machine); return its path."""
+def save_record(path: Path, record: dict) -> None:
+    """Write the record of a study (verdicts, seeds, code, versions, machine)."""
     text = json.dumps(record, indent=1, default=_plain, ensure_ascii=False)
     write_atomically(path, f"{text}\n".encode())
-    return path
 
 
 def load_record(path: Path) -> dict:

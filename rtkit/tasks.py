@@ -39,16 +39,12 @@ def own(asked: Iterable[str] | str | None, study: Iterable = ()) -> tuple[str, .
     names = presets.several(asked)
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f'targets must be names of data sets such as ["mydata"], got {asked!r}')
-    names = dict.fromkeys(map(str, names))
     try:
         known = {cell.target for cell in study} if names else set()
     except ValueError:  # a preset without targets of its own, or a data set is missing: its cells will say so
         known = set()
     known -= {"source"} | (set(named.TAKEN) & set(named.names()))  # what nobody may name, what two things are called
-    found = tuple(name for name in names if name not in known)
-    for name in found:
-        named.find(name)
-    return found
+    return tuple(dict.fromkeys(str(name) for name in names if name not in known and named.find(name)))
 
 
 def _drawn(name: str, world: World | Pictures) -> bool:

@@ -27,8 +27,8 @@ class Trainer:
     def __init__(self, rows: Callable, preset: str, cells: Callable[..., Sequence], join: Callable):
         self.rows, self.preset, self.cells, self.join = rows, preset, cells, join
         self.todo, self.refresh, self.process = [], None, None
-        self.button, self.stop = ipywidgets.Button(), ipywidgets.Button(description="cancel", disabled=True)
-        self.button.layout.width = "auto"
+        self.button = ipywidgets.Button(layout={"width": "auto"})
+        self.stop = ipywidgets.Button(description="cancel", disabled=True)
         self.progress = ipywidgets.HTML()
         self.button.on_click(lambda _: self.start())
         self.stop.on_click(lambda _: self.process.terminate())

@@ -30,11 +30,6 @@ def slider(name: str, options: Sequence, value=None) -> ipywidgets.SelectionSlid
     return ipywidgets.SelectionSlider(options=options, value=chosen, description=name, continuous_update=False, **_LOOK)
 
 
-def toggle(name: str) -> ipywidgets.ToggleButton:
-    """Something that is in, until its button is pressed."""
-    return ipywidgets.ToggleButton(value=True, description=name)
-
-
 def player(control: ipywidgets.SelectionSlider) -> ipywidgets.Play:
     """A button that plays a slider's options one after the other, to be stopped at any of them."""
     found = ipywidgets.Play(max=len(control.options) - 1, interval=700, show_repeat=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rtkit import cluster, experiment, lesson, presets, store
+from rtkit import cli, cluster, experiment, lesson, presets, store
 from rtkit.measure import retention
 
 distributed = pytest.importorskip("distributed", reason="rtkit[dask] is not installed")
@@ -26,10 +26,10 @@ def address():
 @pytest.fixture
 def connected(address, monkeypatch):
     monkeypatch.setenv("RTKIT_CLUSTER", address)
-    cluster._client.cache_clear()
+    cluster.connect.cache_clear()
     yield
-    cluster._client(address).close()
-    cluster._client.cache_clear()
+    cluster.connect(address).close()
+    cluster.connect.cache_clear()
 
 
 def _pid(_: int) -> int:
@@ -75,7 +75,7 @@ def test_a_worker_that_is_killed_loses_what_it_had_in_hand(connected, tmp_path):
 def test_a_worker_that_differs_is_named(connected, address, monkeypatch, tmp_path):
     monkeypatch.setattr(store, "RUNS", tmp_path)  # not where the workers look
     with pytest.raises(ValueError, match=r"cannot share this run: tcp.*: RTKIT_RUNS is .*, not shared, here shared"):
-        cluster._client(address)
+        cluster.connect(address)
     monkeypatch.undo()
     here = cluster.facts()
     (line,) = cluster.differences({"tcp://a": here | {"torch": "2.6"}, "tcp://b": here}, here)
@@ -85,4 +85,13 @@ def test_a_worker_that_differs_is_named(connected, address, monkeypatch, tmp_pat
 def test_a_scheduler_that_is_not_there_is_said(monkeypatch):
     monkeypatch.setattr(cluster, "TIMEOUT", 1)
     with pytest.raises(ValueError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 .*docs/clusters.md"):
-        cluster._client("tcp://127.0.0.1:9")
+        cluster.connect("tcp://127.0.0.1:9")
+
+
+def test_the_command_line_looks_at_the_cluster_before_it_starts(monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "TIMEOUT", 1)
+    monkeypatch.setenv("RTKIT_CLUSTER", "")  # put back afterwards
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["study", "05", "--preset", "smoke", "--cluster", "tcp://127.0.0.1:9"])
+    assert stopped.value.code == 2
+    assert "no Dask scheduler answers" in capsys.readouterr().err

@@ -163,7 +163,7 @@ def test_from_a_file_to_a_record(root, space, monkeypatch):
     record = records.load("new_test_set", "cifar-small")
     assert set(record.verdicts) == {"C101-T1", "C101-T2", "C101-T3"}
     assert record.verdicts["C101-T1"].reason == "not_run: 2 of at least 3 replicates"
-    assert record.same_code
+    assert record.computed_by_this
     kept = records.frame("new_test_set", "cifar-small", None)
     assert judged(space, kept).controls == judged(space, frame).controls
 

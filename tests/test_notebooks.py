@@ -135,5 +135,5 @@ def test_papermill_at_smoke(path, tmp_path, monkeypatch):
         assert {verdict["reason"] for verdict in record["verdicts"].values()} == {"smoke"}
         assert record["seeds"] == list(presets.get("smoke").seeds)
         assert (tmp_path / "runs" / "records" / "smoke" / f"{study}.csv.gz").exists()
-        assert records.load(study, "smoke").same_code
+        assert records.load(study, "smoke").computed_by_this
     assert not list(store.ROOT.glob("notebooks/runs"))

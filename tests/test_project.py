@@ -17,7 +17,7 @@ import yaml
 from lessons import study
 from packaging.requirements import Requirement
 
-from rtkit import PRESETS, STUDIES, labels, lesson, presets, records, store
+from rtkit import PRESETS, PUBLISHED, STUDIES, labels, lesson, presets, records, store
 from rtkit.data import named
 from rtkit.data.pictures import Pictures
 from rtkit.judge import Judge
@@ -183,24 +183,34 @@ def test_the_gpu_workflow_fetches_what_its_presets_need():
     assert any("rtkit run --preset" in step for step in steps)
 
 
+# Computed before BatchNorm statistics gave no short batch the say of a full one, which 120 images in batches of 50 have;
+# their verdicts say so until they are computed anew.
+OTHER_CODE = [("attack_success", "cifar-small")]
+
+
 @pytest.mark.parametrize("number", [f"{number:02}" for number in range(1, 7)])
 def test_the_records_of_the_kit_were_made_by_this_code(number):
     """The committed frames, judged again by the notebook as it is, give the committed verdicts; the hashes agree."""
     kept = [record for record in records.every() if record.origin == "kit" and STUDIES[record.study][0] == number]
     assert kept
     for record in kept:
-        space = study(number, preset=record.preset)
+        space = study(number, preset="glyphs" if record.preset == PUBLISHED else record.preset)
         judges = {one for one in space.values() if isinstance(one, Judge)}
         (judge,) = [one for one in judges if (one.study, one.preset) == (record.study, record.preset)]
         assert judge.verdicts == record.verdicts
         assert [one.name for one in judge.controls] == [one["name"] for one in record.controls]
-        assert record.same_code, f"rtkit study {record.study} --preset {record.preset} --judge"
+        assert record.read_by_this, f"rtkit study {record.study} --preset {record.preset} --judge"
+        assert record.computed_by_this or (record.study, record.preset) in OTHER_CODE
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 def test_git_holds_nothing_generated():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert not [name for name in listed if re.search(r"^runs/|__pycache__|\.safetensors$|\.ipynb_checkpoints", name)]
+    assert not [
+        name
+        for name in listed
+        if re.search(r"^runs/|__pycache__|(?<!results/networks)/[^/]*\.safetensors$|\.ipynb_checkpoints", name)
+    ]
     assert [name for name in listed if name.startswith("data/")] == ["data/README.md"]
 
 

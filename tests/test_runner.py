@@ -306,7 +306,7 @@ def test_what_only_reads_the_kit_leaves_no_record(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "RUNS", tmp_path)
     records.publish(judged("transfer", "glyphs", "kit"))
     assert not records.path("transfer", "glyphs").exists()
-    assert records.best("transfer", "glyphs").origin == "kit"
+    assert records.load("transfer", "glyphs") is None
 
 
 def test_list_and_doctor_say_what_there_is(capsys):
