@@ -94,7 +94,7 @@ def test_the_package_is_thin():
     scripts = [code_lines(path.read_text()) for path in (ROOT / "scripts").glob("*.py")]
     notebooks = sum(code_lines(notebook_code(path)) for path in lesson.paths())
     assert package <= 4500
-    assert package + notebooks <= 6500, (package, notebooks)
+    assert package + notebooks <= 7100, (package, notebooks)
     assert max(scripts) <= 200, scripts
     for path in SOURCES:
         assert len(path.read_text().splitlines()) <= 250, path
@@ -183,8 +183,8 @@ def test_the_gpu_workflow_fetches_what_its_presets_need():
     assert any("rtkit run --preset" in step for step in steps)
 
 
-# Computed before BatchNorm statistics gave no short batch the say of a full one, which 120 images in batches of 50 have;
-# their verdicts say so until they are computed anew.
+# Computed before BatchNorm statistics gave no short batch the say of a full one (120 images in batches of 50 have one);
+# its verdicts say so until it is computed anew.
 OTHER_CODE = [("attack_success", "cifar-small")]
 
 
