@@ -29,12 +29,12 @@ def facts() -> dict[str, str]:
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{experiment.workers()} processes at a time"
     out = {"rtkit": __version__} | store.versions() | store.versions(PACKAGES)
     out |= {"device": f"{device.type} ({name})", "bfloat16": probed}
-    out["runs"] = f"{store.RUNS} ({store.megabytes(_files())}, {writable})"
+    out["runs"] = f"{store.RUNS} ({runner.megabytes(_files())}, {writable})"
     sets = [name for name, state, _ in downloads.listing() if state != "absent"]
     out["data"] = ", ".join(sets) or "none of your own (the glyph world needs none)"
     out["records"] = f"\n{'':<20} ".join(_told(record) for record in records.every()) or "none"
     old = stale()
-    told = f"{len(old)} files that no code reads any more ({store.megabytes(old)}); `rtkit doctor --tidy` deletes them"
+    told = f"{len(old)} files that no code reads any more ({runner.megabytes(old)}); `rtkit doctor --tidy` deletes them"
     return out | {"stale": told if old else "nothing"}
 
 

@@ -104,5 +104,5 @@ def write(preset: str) -> Path:
 def main(preset: str) -> int:
     """Write the report and say where it is; return the exit status."""
     index = write(preset)
-    print(f"{os.path.relpath(index)} ({store.megabytes(index.parent.glob('*.html'))}, needs no network)")
+    print(f"{os.path.relpath(index)} ({runner.megabytes(index.parent.glob('*.html'))}, needs no network)")
     return 0

@@ -86,9 +86,11 @@ def _parse(name: str, text: str, kind: str) -> object:
         value = text if word else yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    many = value if isinstance(value, list) else [value]  # one value means a list of one
-    if all(_fits(member, inner) for member in many) if outer == "list" else _fits(value, outer):
-        return many if outer == "list" else value
+    many = [value] if word or (inner != "str" and not isinstance(value, list)) else value  # one means a list of one
+    if outer != "list" and _fits(value, outer):
+        return value
+    if outer == "list" and isinstance(many, list) and all(_fits(member, inner) for member in many):
+        return many
     raise UsageError(f"parameter {name} must be of type {kind}, got {text!r}")
 
 
@@ -126,6 +128,11 @@ def writable(folder: Path) -> Path:
     except OSError as error:
         raise UsageError(error.strerror) from error
     return folder
+
+
+def megabytes(paths: Iterable[Path]) -> str:
+    """How large some files are."""
+    return f"{sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"
 
 
 def _copy(path: Path, preset: str) -> Path:

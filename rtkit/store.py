@@ -13,18 +13,13 @@ import platform
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import filelock
-
-if TYPE_CHECKING:  # at run time they are imported where they are needed: the command line reads paths only
-    import pandas as pd
-    import torch
 
 from rtkit.definitions import PACKAGE
 
@@ -114,21 +109,12 @@ def cached(path: Path, read: Callable, compute: Callable, write: Callable):
     return value
 
 
-def _seal(payload: str) -> bytes:
-    return f"{hashlib.sha256(payload.encode()).hexdigest()}\n{payload}".encode()
-
-
 def read_sealed(path: Path) -> dict:
     """The document in a sealed file; ValueError where its checksum does not match."""
     seal, _, payload = path.read_bytes().partition(b"\n")
     if hashlib.sha256(payload).hexdigest().encode() != seal:
         raise ValueError("its checksum does not match")
     return json.loads(payload)
-
-
-def megabytes(paths: Iterable[Path]) -> str:
-    """How large some files are."""
-    return f"{sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"
 
 
 def cell_path(study: str, config: dict, code: str) -> Path:
@@ -154,10 +140,14 @@ def cell(study: str, config: dict, code: str, compute: Callable[[], list[dict]])
         # What was just computed is what will be read: the same order of columns, plain values.
         return json.loads(to_json({"config": config, "code": code, "rows": compute(), "made": _made(since)}))
 
-    return cached(cell_path(study, config, code), read_sealed, make, lambda found: _seal(to_json(found)))
+    def sealed(found):
+        payload = to_json(found).encode()
+        return hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+
+    return cached(cell_path(study, config, code), read_sealed, make, sealed)
 
 
-def _digest(tensors: dict[str, "torch.Tensor"]) -> str:
+def _digest(tensors: dict) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].cpu().contiguous().numpy().tobytes())
@@ -176,9 +166,7 @@ def has_network(config: dict, code: str) -> bool:
     return own.exists() or (kit and kept.exists())
 
 
-def network(
-    config: dict, code: str, compute: Callable[[], tuple[dict, dict]]
-) -> tuple[dict[str, "torch.Tensor"], dict]:
+def network(config: dict, code: str, compute: Callable[[], tuple[dict, dict]]) -> tuple[dict, dict]:
     """Return a trained network's (state_dict, facts about its training), trained at most once.
 
     Args:
@@ -249,14 +237,14 @@ def load_record(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def save_frame(frame: "pd.DataFrame", path: Path) -> None:
+def save_frame(frame, path: Path) -> None:
     """Write a frame as compressed CSV, the same bytes for the same frame."""
     text = frame.to_csv(index=False, lineterminator="\n")
     write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
 
-def load_frame(path: Path) -> "pd.DataFrame":
+def load_frame(path: Path):
     """Read a frame written by `save_frame`."""
-    import pandas as pd
+    import pandas as pd  # the command line reads paths only
 
     return pd.read_csv(path, keep_default_na=False, na_values=[""])  # a data set may be called NA

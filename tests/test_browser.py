@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 
 import nbformat
 import papermill
@@ -111,11 +112,12 @@ def plays(page, box) -> bool:
 EXPLORERS = {"00": 3, "03": 2, "04": 1, "07": 2}  # at least so many must answer
 
 
-@pytest.mark.parametrize("number", EXPLORERS)
-def test_all_cells_run_and_the_explorers_answer_to_the_keyboard(number, folder, lab, browser):
+@contextmanager
+def opened(number: str, preset: str, folder, lab, browser):
+    """A notebook in JupyterLab, all of its cells run; nothing was asked, nothing failed, nothing is complained of."""
     notebook = runner.find(number)
     copy = folder / notebook.name
-    papermill.execute_notebook(notebook, copy, {"preset": "smoke"}, prepare_only=True, progress_bar=False)
+    papermill.execute_notebook(notebook, copy, {"preset": preset}, prepare_only=True, progress_bar=False)
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(60_000)
     said = []
@@ -123,9 +125,7 @@ def test_all_cells_run_and_the_explorers_answer_to_the_keyboard(number, folder, 
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(f"{lab}/lab/tree/{copy.name}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    assert not page.locator(
-        ".jp-Dialog, .Toastify__toast"
-    ).count()  # `make` leaves nothing to be asked at the first start
+    assert not page.locator(".jp-Dialog, .Toastify__toast").count()  # `make` leaves nothing to be asked
     page.get_by_text("| Idle").wait_for()  # cells sent to a kernel that is not there yet are lost
     page.click("text=Run >> nth=0")
     page.click('text="Run All Cells"')
@@ -138,11 +138,36 @@ def test_all_cells_run_and_the_explorers_answer_to_the_keyboard(number, folder, 
         time.sleep(1)
     assert all(cell.execution_count for cell in ran)
     assert not [output for cell in ran for output in cell.outputs if output.output_type == "error"]
-    boxes = page.locator(".rtkit-explorer").all()
-    assert sum(answers(page, box) for box in boxes) >= EXPLORERS[number]
-    played = [plays(page, box) for box in boxes if box.locator(".widget-play").count()]
-    assert all(played)
-    assert played or number != "00"
+    yield page
     page.screenshot(path=folder / f"{number}.png")
     page.close()
     assert not said
+
+
+@pytest.mark.parametrize("number", EXPLORERS)
+def test_all_cells_run_and_the_explorers_answer_to_the_keyboard(number, folder, lab, browser):
+    with opened(number, "smoke", folder, lab, browser) as page:
+        boxes = page.locator(".rtkit-explorer").all()
+        assert sum(answers(page, box) for box in boxes) >= EXPLORERS[number]
+        played = [plays(page, box) for box in boxes if box.locator(".widget-play").count()]
+        assert all(played)
+        assert played or number != "00"
+
+
+def test_a_point_that_the_kit_lacks_is_trained_by_keyboard(folder, lab, browser):
+    with opened("05", "glyphs", folder, lab, browser) as page:
+        box = page.locator(".rtkit-explorer", has=page.get_by_role("button", name="train this point"))
+        sentence, train = box.locator(".widget-html-content p"), box.get_by_role("button", name="train this point")
+        box.scroll_into_view_if_needed()
+        box.get_by_role("slider", name="trained").focus()
+        for _ in range(20):
+            if train.is_enabled():
+                break
+            page.keyboard.press("ArrowRight")
+            time.sleep(1)
+        assert "about" in train.inner_text()  # how long it will take
+        before = sentence.inner_text()
+        train.press("Space")
+        box.get_by_text("done", exact=True).wait_for(timeout=180_000)
+        assert sentence.inner_text() != before
+        assert not train.is_enabled()  # it is there now
