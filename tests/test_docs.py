@@ -12,7 +12,8 @@ from rtkit.frames import lead, mean, over_seeds, paired, pick
 ROOT = store.ROOT
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DOCS = (
+DOCS = ("methods", "own_images", "published_networks", "other_libraries", "clusters", "costs", "gpu", "figures")
+DOCS += ("teachers",)
     "methods",
     "own_images",
     "published_networks",
