@@ -14,16 +14,6 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCS = ("methods", "own_images", "published_networks", "other_libraries", "clusters", "costs", "gpu", "figures")
 DOCS += ("teachers",)
-    "methods",
-    "own_images",
-    "published_networks",
-    "other_libraries",
-    "clusters",
-    "costs",
-    "gpu",
-    "figures",
-    "teachers",
-)
 
 
 def prose(text: str) -> str:
