@@ -105,9 +105,9 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
     verdict, claim = judge.verdicts[name], claims.get(name)
     regime = name.partition("@")[2]
     good = sum(one.holds for one in judge.controls)
-    rows = {"here": f"{effect(verdict)}; {verdict.replicates} replicates, {good} of {len(judge.controls)} checks pass"}
-    if verdict.effect is None:
-        rows["here"] = word(verdict)
+    checked = f"; {verdict.replicates} replicates, {good} of {len(judge.controls)} checks pass"
+    label = "published results" if judge.preset == PUBLISHED else "here"
+    rows = {label: effect(verdict) + (checked if label == "here" and verdict.effect is not None else "")}
     if verdict.reason.startswith("collapsed"):
         rows["but"] = f"{verdict.reason}: whatever the interval, the world cannot tell"
     if judge.preset in DRAWN:
@@ -120,7 +120,7 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
     theirs = records.load(claim.study, PUBLISHED, "kit")
     for key, found in theirs.verdicts.items() if theirs else ():
         if key.partition("@")[0] == name and found.effect is not None:
-            rows[f"published results{key.removeprefix(name).replace('@', ', ')}"] = f"{effect(found)} ({word(found)})"
+            rows[f"published results{key.removeprefix(name).replace('@', ', ')}"] = f"{effect(found)}; {word(found)}"
     rows["the paper"] = f"{claim.paper_effect} ({claim.paper})"
     table = "\n".join(f"> | {label} | {value} |" for label, value in rows.items())
     place = f'<a id="{claims.anchor(name)}"></a>'
