@@ -19,7 +19,7 @@ RUNS = Path(os.environ["RTKIT_RUNS"])
 @pytest.fixture(scope="module")
 def address():
     """A cluster whose workers see the same RTKIT_RUNS as this process."""
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as found:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
         yield found.scheduler_address
 
 
