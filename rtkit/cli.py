@@ -106,9 +106,9 @@ def _run(arguments: argparse.Namespace, preset: str) -> int:
     if len(dict(pairs)) < len(pairs):
         raise runner.UsageError(f"a parameter is given twice: {', '.join(name for name, _ in pairs)}")
     paths = [runner.find(word) for word in arguments.notebooks] or runner.paths(preset)
-    status = runner.run(paths, dict(pairs), preset)
-    runner.print_scorecard(preset)
-    return status
+    if runner.run(paths, dict(pairs), preset):
+        return 1  # what failed stays the last thing said
+    return runner.print_scorecard(preset)
 
 
 def _study(arguments: argparse.Namespace, preset: str) -> None:
@@ -141,7 +141,7 @@ def _study(arguments: argparse.Namespace, preset: str) -> None:
 
 def _compare(_, preset: str) -> None:
     found = [_module("records").compare(study, preset) for study in STUDIES]
-    print("\n".join(filter(None, found)) or "nothing to compare")
+    print("\n".join(filter(None, found)) or f"nothing to compare: run `rtkit run --preset {preset} -p run mine` first")
 
 
 def _import(arguments: argparse.Namespace, _) -> None:

@@ -195,7 +195,8 @@ def print_scorecard(preset: str, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps([verdict.to_dict() for verdict in found], indent=1, allow_nan=False))
     else:
-        print(f"at the preset {preset}, which speaks of: {PRESETS[preset] or 'nothing'}\n\n{claims.text(found)}")
+        speaks = f"at the preset {preset}, which speaks of: {PRESETS[preset] or 'nothing'}"
+        print(f"{speaks}; of your own runs with the kit's knobs, else the kit's\n\n{claims.text(found)}")
 
 
 def _child(path: Path, out: Path, values: dict) -> int:

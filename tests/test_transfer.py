@@ -402,3 +402,11 @@ def test_what_the_authors_measured_is_judged_by_the_same_effects():
     assert not any(say.word(one).startswith("supported") for one in found.values())
     assert "| published results | **+9.3 points [+8.9, +9.7]**" in say.card(space["judge"], "U-C1").data
     assert "| published results, ResNet-18 |" in say.card(space["judge"], "S-C5").data
+
+
+@pytest.mark.slow
+def test_a_page_with_fewer_sizes_and_protocols_reads_to_its_end():
+    """What the changed grid leaves out is not run; nothing raises, and every verdict says what was changed."""
+    said = read("01", n_train=[100], trained=["full_network"])
+    assert "EXPLORATORY: N_TRAIN, TRAINED CHANGED" in said
+    assert "Not run" in said
