@@ -95,8 +95,8 @@ def lines(shown: pd.DataFrame, x: str, *, y="percent", hue="arm", col=None, tick
     shown, options = _labelled(shown, hue, col), {"height": 3.8, "aspect": 1.15} | labelled
     words = {key: options.pop(key) for key in ("xlabel", "ylabel", "ylim", "title") if key in options}
     colours, markers = labels.looks(shown[hue].cat.categories if hasattr(shown[hue], "cat") else shown[hue].unique())
-    series = {"hue": hue, "style": hue, "palette": colours, "markers": markers, "dashes": False, "col": col}
-    grid = sns.relplot(shown, kind="line", x=x, y=y, **(series | bars | options))
+    series = {"hue": hue, "style": hue, "palette": colours or None, "markers": markers or False, "dashes": False}
+    grid = sns.relplot(shown, kind="line", x=x, y=y, col=col, **(series | bars | options))
     for ax in grid.axes.flat:
         if log:
             ax.set_xscale("log")
