@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import nbformat
 import papermill
@@ -132,10 +132,12 @@ def opened(number: str, preset: str, folder, lab, browser):
     ran = []
     for _ in range(240):
         page.keyboard.press("Control+s")
-        ran = [cell for cell in nbformat.read(copy, 4).cells if cell.cell_type == "code"]
-        if all(cell.execution_count for cell in ran):
+        with suppress(nbformat.reader.NotJSONError):  # it is being written at this moment
+            ran = [cell for cell in nbformat.read(copy, 4).cells if cell.cell_type == "code"]
+        if ran and all(cell.execution_count for cell in ran):
             break
         time.sleep(1)
+    assert ran
     assert all(cell.execution_count for cell in ran)
     assert not [output for cell in ran for output in cell.outputs if output.output_type == "error"]
     yield page
