@@ -74,7 +74,8 @@ def use(run: str) -> None:
     store.kit = run != "mine"
 
 
-def _study(rows: Callable) -> str:
+def study_of(rows: Callable) -> str:
+    """The study whose cells a function measures."""
     return rows.__module__.rpartition(".")[2]
 
 
@@ -85,7 +86,7 @@ def load(needed) -> None:
 
 def cached(rows: Callable, cell) -> dict:
     """One cell, from the cache or computed: its `rows`, and by which `code` they were `made`, on what, and when."""
-    return store.cell(_study(rows), cell.config, code(rows), lambda: list(rows(cell)))
+    return store.cell(study_of(rows), cell.config, code(rows), lambda: list(rows(cell)))
 
 
 def compute_cells(rows: Callable, todo: Iterable, alone: bool = False) -> pd.DataFrame:
@@ -126,16 +127,16 @@ def _needs(cells: Sequence) -> tuple[list, list]:
 
 def is_cached(rows: Callable, cell) -> bool:
     """Whether a cell is in the cache."""
-    return store.cell_path(_study(rows), cell.config, code(rows)).exists()
+    return store.cell_path(study_of(rows), cell.config, code(rows)).exists()
 
 
 def expected(kit: pd.DataFrame, preset: str, cells: Sequence, processes: int | None = None) -> float:
     """Seconds that some cells will take here, as long each as the kit's own of this study took, sources included."""
     each = sum(one["seconds"] for one in kit.attrs["made"]) / sum(one["cells"] for one in kit.attrs["made"])
-    trained = records.frame("transfer", preset)
-    network = 0.0 if trained is None else trained[trained.target == "source"].groupby("cell").seconds.max().mean()
     sources, others = _needs(cells)
     made = len([source for source in sources if not source.is_there()]) + len(others)  # attacks take about as long
+    trained = records.frame("transfer", preset) if made else None  # an explorer asks at every move
+    network = 0.0 if trained is None else trained[trained.target == "source"].groupby("cell").seconds.max().mean()
     return (len(cells) * each + made * network) / (processes or workers())
 
 
@@ -171,7 +172,7 @@ def run(
             or it would take too long.
     """
     use(run)
-    chosen, study = presets.get(preset), _study(rows)
+    chosen, study = presets.get(preset), study_of(rows)
     if preset not in STUDIES[study][1]:
         if changed:
             there = f"{study} runs at {', '.join(STUDIES[study][1])}"
@@ -207,10 +208,8 @@ def run(
         )
     own = compute_cells(rows, lacking, alone)
     both = pd.concat([found, own], ignore_index=True)
-    both.attrs = facts | {
-        "run": "both" if len(found) else "mine",
-        "made": records.Made((*kit.attrs["made"], *own.attrs["made"])),
-    }
+    made = records.Made((*kit.attrs["made"], *own.attrs["made"]))
+    both.attrs = facts | {"run": "both" if len(found) else "mine", "made": made}
     return both
 
 

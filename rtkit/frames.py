@@ -3,7 +3,7 @@
 import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -90,10 +90,10 @@ def pick(frame: pd.DataFrame, **where) -> pd.DataFrame:
     return frame[functools.reduce(operator.and_, kept)] if kept else frame
 
 
-def _percent(frame: pd.DataFrame) -> tuple[float, float]:
-    """Between what percentages a mean of these rows must lie; anything, where a value is not what its metric says."""
-    low, high = zip(*(_RANGES.get(name, (0, 1)) for name in frame.metric.unique()), strict=True)
-    return (100 * min(low), 100 * max(high)) if frame.value.between(min(low), max(high)).all() else EVERYTHING
+def _percent(values: pd.Series, metrics: Iterable[str]) -> tuple[float, float]:
+    """Between what percentages a mean of values must lie; anything, where one is not what its metric says."""
+    low, high = zip(*(_RANGES.get(name, (0, 1)) for name in metrics), strict=True)
+    return (100 * min(low), 100 * max(high)) if values.between(min(low), max(high)).all() else EVERYTHING
 
 
 def mean(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> Ranged:
@@ -105,7 +105,7 @@ def mean(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> Ranged
     found = pick(frame, metric=metric, **where)
     if not len(found):
         raise Missing(f"no {metric} at {where}")
-    return Ranged(100 * found.value.mean(), *_percent(found))
+    return Ranged(100 * found.value.mean(), *_percent(found.value, [metric] if isinstance(metric, str) else metric))
 
 
 def lead(
@@ -181,7 +181,9 @@ def per_replicate(frame: pd.DataFrame, *by: str) -> pd.DataFrame:
     Rows of one replicate within a group (several targets, say) are averaged first.
     """
     found = frame.groupby([*by, "seed"], as_index=False).value.mean().assign(percent=lambda table: 100 * table.value)
-    found.attrs = frame.attrs | ({"percent": _percent(frame)} if "metric" in frame and len(frame) else {})
+    found.attrs = dict(frame.attrs)
+    if "metric" in frame and len(frame):
+        found.attrs["percent"] = _percent(frame.value, frame.metric.unique())
     return found
 
 

@@ -56,6 +56,7 @@ def execute(where: Path, values: dict | None = None, tags: tuple[str, ...] = STU
     return space
 
 
+@cache
 def reading(number: str) -> str:
     """A hash of what a notebook compares and reads off it: the syntax of its cells `grid`, `run` and `effect`."""
     marked = {"grid", "run", "effect"}

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from rtkit import presets
 from rtkit.data import glyphs, named, pictures, targets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images, World
 from rtkit.data.pictures import Pictures
 from rtkit.data.targets import Target
+from rtkit.knobs import several
 from rtkit.limits import must_lie
 
 
@@ -36,7 +36,7 @@ def own(asked: Iterable[str] | str | None, study: Iterable = ()) -> tuple[str, .
     Raises:
         ValueError: something else than names was given, or one is no data set, or not the reader's alone.
     """
-    names = presets.several(asked)
+    names = several(asked)
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f'targets must be names of data sets such as ["mydata"], got {asked!r}')
     try:

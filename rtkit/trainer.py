@@ -26,6 +26,7 @@ class Trainer:
 
     def __init__(self, rows: Callable, preset: str, cells: Callable[..., Sequence], join: Callable):
         self.rows, self.preset, self.cells, self.join = rows, preset, cells, join
+        self.kit = records.frame(experiment.study_of(rows), preset)
         self.todo, self.refresh, self.process = [], None, None
         self.button = ipywidgets.Button(layout={"width": "auto"})
         self.stop = ipywidgets.Button(description="cancel", disabled=True)
@@ -42,9 +43,8 @@ class Trainer:
         self.button.disabled = not self.todo
         self.button.description = "train this point: it is there already"
         if self.todo:
-            kit = records.frame(self.rows.__module__.rpartition(".")[2], self.preset)
-            about = "" if kit is None else f" (about {experiment.expected(kit, self.preset, self.todo, 1):.0f} s)"
-            self.button.description = f"train this point{about}"
+            seconds = "" if self.kit is None else f"{experiment.expected(self.kit, self.preset, self.todo, 1):.0f}"
+            self.button.description = "train this point" + (f" (about {seconds} s)" if seconds else "")
 
     def start(self) -> None:
         """Compute in the background; the process and a thread that waits for it end by themselves."""
