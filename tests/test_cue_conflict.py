@@ -287,7 +287,7 @@ def test_the_page_flips_with_the_frame(lead, word, clear, quick):
     most = "the texture" if lead < 0 else "the shape"
     assert f"in standard networks, {most} ({40 + 100 * abs(lead):.0f} % of the stimuli) in robust ones" in page
     # The story of the letters stands beside it, from the kit.
-    assert "S-C9: **seen in this world**" in page
+    assert "S-C9: **seen in this world" in page
 
 
 def checked(frame: pd.DataFrame):

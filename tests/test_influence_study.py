@@ -174,7 +174,7 @@ def test_the_page_reads_true_whichever_way_it_falls(quick, kit):
         (page, "ahead", "behind", "SEEN"),
         (other, "behind", "ahead", "OPPOSITE SEEN"),
     ):
-        assert f"**{verdict} IN THIS WORLD**" in text
+        assert f"**{verdict} IN THIS WORLD" in text
         assert f"Each grey line is a replicate: the robust source is **{ahead}**" in text
         assert f"which no label is told to, the robust source is **{ahead}**" in text
         assert f"is a replicate: the robust source is **{behind}**" not in text

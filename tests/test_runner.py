@@ -267,7 +267,7 @@ def test_scorecard_lists_every_claim(capsys):
     assert cli.main(["scorecard", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {entry["claim"].partition("@")[0] for entry in found} == set(claims.load())
-    wanted = "claim paper preset scope verdict reason effect low high replicates unit paper_effect parts marks"
+    wanted = "claim paper preset scope verdict reason effect low high replicates unit paper_effect parts marks p"
     assert all(list(entry) == wanted.split() for entry in found)
 
 

@@ -13,6 +13,14 @@ BASE = np.array([[99.0, 0.0], [90.0, 60.0], [85.0, 80.0], [84.0, 70.0]])  # the 
 TAUGHT = ("clean images only", "attacked images only", "robust teacher")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _three_replicates_are_enough():
+    """For frames that are made up, in which nothing is left to chance."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rtkit.judge.MINIMUM_REPLICATES", 3)
+        yield
+
+
 def made_up(lift: float, seeds=(0, 1, 2), cleaner: float = 0.0, preset="glyphs-full") -> pd.DataFrame:
     """PGD-AT with the points of `BASE`; taught networks `lift` above its frontier, `cleaner` along it."""
     rows = []

@@ -228,7 +228,7 @@ def test_failing_controls_stop_the_verdicts_and_luck_is_shown():
     assert judged(immune).verdicts["U-C1"].reason.startswith("invalid_control: robust minus standard, textures only")
     alone = judged(frame[frame.seed == 0])
     assert not alone.controls
-    assert alone.verdicts["U-C1"].reason.startswith("not_run: 1 of at least")
+    assert alone.verdicts["U-C1"].reason.startswith("not_run: 1 of 5")
 
 
 def test_collapsed_replicates_cap_the_verdict():
@@ -349,8 +349,8 @@ def test_the_page_turns_round_with_the_arms(quick):
     assert first.format("ahead of", "+") not in said
     assert "**U-C1** With few training images" in said
     for claim in ("U-C1", "U-C2", "U-C3", "U-C5", "S-C2", "S-C5"):
-        assert re.search(rf"\*\*{claim}\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD\*\*", said), claim
-        assert re.search(rf"\[{claim}\]\(#{claim}\) .* \*\*opposite seen in this world\*\*", said), claim
+        assert re.search(rf"\*\*{claim}\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD", said), claim
+        assert re.search(rf"\[{claim}\]\(#{claim}\) .* \*\*opposite seen in this world", said), claim
     assert "the lead in points **grows** (fewest minus most: -15.6  [" in said
     assert "the lead in points **shrinks**" not in said
     assert "*You said: growing.* It is **growing**." in said
@@ -394,9 +394,13 @@ def test_what_the_authors_measured_is_judged_by_the_same_effects():
     }
     known |= {"S-C1": (3.42, -1.11, 7.95), "S-C2": (0.19, -0.29, 0.66), "S-C1@ResNet-18": (2.75, -1.71, 7.21)}
     for name, numbers in known.items():
-        assert (found[name].effect, found[name].low, found[name].high) == pytest.approx(numbers, abs=0.006), name
+        effect, low, high = numbers  # by Student's t alone; ours may allow for skewness
+        assert found[name].effect == pytest.approx(effect, abs=0.006), name
+        assert low - 0.3 * (high - low) < found[name].low <= low + 0.006, name
+        assert high - 0.006 <= found[name].high < high + 0.3 * (high - low), name
     parts = {part.name: part for part in found["S-C5@ResNet-18"].parts}
-    assert (parts["change"].effect, parts["change"].low) == pytest.approx((18.3, 15.1), abs=0.06)
+    assert parts["change"].effect == pytest.approx(18.3, abs=0.06)
+    assert 13.2 < parts["change"].low <= 15.16
     assert found["S-C7"].parts[1].effect == pytest.approx(2.48, abs=0.006)
     assert "holds for these networks (10 subsets)" in say.word(found["U-C1"])
     assert not any(say.word(one).startswith("supported") for one in found.values())

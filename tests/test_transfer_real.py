@@ -20,6 +20,14 @@ EPS, THREE = Pictures.eps, PHOTOS[:3]
 OWN = "own = pick"  # the cell that draws data sets of one's own
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _three_replicates_are_enough():
+    """For frames that are made up, in which nothing is left to chance."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rtkit.judge.MINIMUM_REPLICATES", 3)
+        yield
+
+
 def real(lead: float, targets=THREE, **more) -> pd.DataFrame:
     """A frame of a world of real images in which the robust source leads by `lead` everywhere."""
     rows, world = [], {"texture_amplitude": math.nan, "shape_reliability": math.nan} | more
