@@ -255,7 +255,7 @@ def test_effects_by_hand(space):
     ("rise", "best", "wobble", "words"),
     [
         (1.5, 0.65, JITTER, ("supported", "supported", "supported")),
-        (0.5, 0.65, JITTER, ("contradicted", "supported", "contradicted")),  # the worst gains
+        (0.5, 0.65, JITTER, ("inconclusive", "supported", "contradicted")),  # the worst gains, as one of six may
         (1.0, 0.75, (-0.05, 0.0, 0.05), ("inconclusive", "supported", "inconclusive")),
         (-1.0, 0.45, JITTER, ("contradicted", "contradicted", "contradicted")),
     ],
@@ -278,7 +278,7 @@ def test_the_page_follows_the_frame(space, rise, best, losing, monkeypatch):
     assert said == [f"Of 6 networks {losing} are clearly less accurate on new images."]
     word = "SUPPORTED" if rise > 0 else "CONTRADICTED"
     for claim in ("C101-T1", "C101-T2", "C101-T3"):
-        assert f"**{claim}** {claims.get(claim).statement} **{word}**" in page["said"]
+        assert f"**{claim}** {claims.get(claim).statement} **{word}" in page["said"]
 
 
 def test_controls_stop_the_judgement(space):
@@ -343,7 +343,7 @@ def test_new_images_of_the_same_kind_support_nothing(space):
     for harder, found in words.items():
         for _ in range(30):
             frame = space["with_shares"](simulated(space, rng, harder))
-            verdict = judging.judge(claims.get("C101-T1"), effect, frame, preset="", scope="")
+            verdict = judging.judge(claims.get("C101-T1"), effect, frame, preset="", scope="", needed=3)
             found.append(verdict.verdict)
     assert words[0.0].count("supported") <= 2
     assert words[0.6].count("supported") >= 15

@@ -146,7 +146,7 @@ def test_verdicts_follow_the_frame(up, down):
     assert (high["VFD-C3"].verdict, low["VFD-C4"].verdict) == ("supported", "contradicted")
     assert high["VFD-C4"].effect == pytest.approx(5.0)
     assert (high["RAT-R2"].verdict, high["RAT-R2"].effect) == ("supported", pytest.approx(1.0))
-    assert (high["RAT-R1"].verdict, high["RAT-R3"].verdict) == ("inconclusive", "inconclusive")
+    assert (high["RAT-R1"].verdict, high["RAT-R3"].verdict) == ("null", "null")
     assert high["ARKS-A3"].verdict == "supported"
     assert all(control.holds for control in up["judge"].controls)
     assert len(up["judge"].controls) == 6
