@@ -47,7 +47,7 @@ def letters(world: World, n: int, seed: int, change: str = "none", amplitude: fl
 
     Args:
         change: "none"; "texture swapped" or "texture removed"; "shape removed"; "silhouette" (black on white, no
-            texture, no noise); "blurred" (mean over 5 x 5 pixels); "down-scaled" (to 12 pixels and back).
+            texture, no noise); "blurred" (mean over 5 x 5 pixels); "down-scaled" (to 8 pixels and back).
         amplitude: of the texture, if not the world's.
 
     The same seed gives the same letters, faces, places and colours whatever the change.
@@ -93,7 +93,8 @@ def target_copy(name: str, copy: str, world: World, seed: int) -> Target:
     Args:
         name: "digits", "lower" or "greek" of `targets.NAMES`, or "source" for the source's own classes.
         copy: "plain" (no texture), "own" (each image has its class's texture), "swapped" (that of another class, at
-            random), "low" (its own, then reduced to 12 pixels and enlarged).
+            random), "low" (its own, then reduced to 8 pixels and enlarged). Those of "source" are the source's own
+            textures, of the others such as no source has seen.
 
     Reference: Utrera et al. 2021, whose copies are stylised or down-scaled Caltech-101 and Food-101.
     """
@@ -112,7 +113,7 @@ def target_copy(name: str, copy: str, world: World, seed: int) -> Target:
         if name == "digits":
             x = (0.8 * x.float() + 25.5).round().to(torch.uint8)  # leaves room for the texture
         textures = glyphs.mislead(y, 0.0, len(task.classes), rng) if copy == "swapped" else y
-        x = overlay(x, textures, world, rng)
+        x = overlay(x, textures + (0 if name == "source" else targets.UNSEEN), world, rng)
         parts.append(Images(targets.lower_resolution(x) if copy == "low" else x, images.y, task.classes))
     return Target(*parts)
 

@@ -163,6 +163,19 @@ def test_kernel_raises_the_smoothed_loss(small_net, batch):
     assert adversaries.kernel(small_net, x, y, sigma=0.0, steps=15).x is x
 
 
+def test_wasserstein_raises_the_loss_minus_the_distance_it_moves(small_net, batch):
+    x, y = batch
+    small_net.eval()
+    found = Adversary("wasserstein", ThreatModel("l2", 0.5), steps=15, warmup=0)(small_net, x, y, 0.0, None)
+    moved = (found.x - x).flatten(1).square().sum(1)
+    assert found.weight is None
+    with attacks.frozen(small_net, batch_statistics=True):
+        before, after = (attacks.cross_entropy(small_net(part), y) for part in (x, found.x))
+    assert float((after - moved / (2 * 0.5**2) - before).mean()) > 0  # Sinha et al. 2018, gamma = 2
+    free = Adversary("wasserstein", ThreatModel("l2", 5.0), steps=15, warmup=0)(small_net, x, y, 0.0, None)
+    assert float((free.x - x).norm()) > float(moved.sum().sqrt())
+
+
 def test_a_decision_without_doubt_has_a_gradient():
     clean, attacked = (torch.tensor([[first, 0.0]], requires_grad=True) for first in (200.0, 0.0))
     loss = adversaries.divergence(attacked, clean.softmax(1))  # the second chance is zero in float32

@@ -9,11 +9,8 @@ from rtkit import compute, evaluation, models, robustness, store
 from rtkit.data.glyphs import Images
 from rtkit.definitions import code
 from rtkit.measure import students
-from rtkit.measure.students import Student
+from rtkit.measure.students import THREAT, Student
 from rtkit.models import Network
-from rtkit.threat import ThreatModel
-
-THREAT = ThreatModel("linf", 4 / 255)  # under which every network is judged
 
 
 def accuracy(net: Network, images: Images) -> float:
@@ -54,21 +51,6 @@ def network(student: Student, checkpoint: str = "last") -> tuple[Network, dict]:
     return net.to(compute.device()).eval(), facts
 
 
-def _attacked(student: Student, net: Network, test: Images) -> Iterator[tuple[str, float]]:
-    """Worst case over all attacks, and what only the transferred attack and only Auto-PGD break: shares of all."""
-    standard = replace(student.source, kind="standard", source_eps=0.0).load()[0]
-    generator = torch.Generator(device=compute.device()).manual_seed(student.seed)
-    found = robustness.battery(len(test.classes), steps=20, strong=True, apgd_steps=25, surrogates=[standard])
-    transferred = found.pop("transferred from network 1")
-    # PGD on two losses, Auto-PGD on the cross-entropy and towards the two nearest classes, the transferred attack last.
-    tried = [*list(found.values())[:5], transferred]
-    kept = [robustness.worst_case(net, x, y, THREAT, tried, generator) for x, y in evaluation.batches(test)]
-    after = torch.cat(kept, 1).float().mean(1).tolist()  # (1 + attacks,)
-    yield "robust_accuracy", after[-1]
-    yield "only_transferred", after[-2] - after[-1]
-    yield "only_auto_pgd", after[2] - after[5]
-
-
 def _measure(student: Student) -> Iterator[dict]:
     net, facts = network(student)
     task = student.task()
@@ -78,7 +60,8 @@ def _measure(student: Student) -> Iterator[dict]:
         yield student.row(metric, evaluation.accuracy(net, images), len(images), **cost)
     for metric in ("moved", "collapsed"):
         yield student.row(metric, float(facts[metric]), student.n_train // 20)
-    last = dict(_attacked(student, net, task.test[:n]))
+    surrogates = [replace(student.source, kind="standard", source_eps=0.0).load()[0]]
+    last = dict(students.attacked(student, net, task.test[:n], surrogates))
     for metric in ("robust_accuracy", "only_transferred", "only_auto_pgd"):
         yield student.row(metric, last[metric], n)
     checked = robustness.robustness(net, task.test[: n // 3], THREAT, steps=5, seed=student.seed)
@@ -86,7 +69,7 @@ def _measure(student: Student) -> Iterator[dict]:
     yield student.row("generalisation_gap", accuracy(net, task.pool[:n]) - accuracy(net, task.test[:n]), n)
     best = network(student, "best")[0]
     same = all(torch.equal(value, best.state_dict()[name]) for name, value in net.state_dict().items())
-    found = last if same else dict(_attacked(student, best, task.test[:n]))
+    found = last if same else dict(students.attacked(student, best, task.test[:n], surrogates))
     yield student.row("clean_accuracy", evaluation.accuracy(best, task.test), len(task.test), checkpoint="best")
     yield student.row("robust_accuracy", found["robust_accuracy"], n, checkpoint="best")
 
