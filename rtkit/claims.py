@@ -5,9 +5,11 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
 
 from rtkit.frames import EVERYTHING, POINTS
 
@@ -29,6 +31,10 @@ class Claim:
     fidelity: str
     study: str
     untestable: str = ""
+    bound: float = 0.0
+    open: str = ""
+    expected: str = ""
+    certain: str = ""
 
     @property
     def range(self) -> tuple[float, float]:
@@ -38,22 +44,28 @@ class Claim:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a claim: its effect over the replicates, and the margin that its interval must clear."""
+    """One part of a claim: its effect over the replicates, and the margin that its interval must clear.
+
+    `least` and `most` are the ends of the wider interval that a conjunction is contradicted by, or called null.
+    """
 
     name: str
     effect: float
     low: float
     high: float
     margin: float
+    least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the kit's own experiment says about a claim.
 
-    `verdict` is "supported", "contradicted", "inconclusive" or "not_judged"; `reason` says why, where it needs saying.
-    `effect`, `low` and `high` are those of the part that decided: of a conjunction the weakest. `parts` has them all.
-    `marks` say what a reader must know beside the word: that knobs were changed, that cells are of other code.
+    `verdict` is "supported", "contradicted", "null", "inconclusive" or "not_judged"; `reason` says why, where it needs
+    saying. `effect`, `low` and `high` are those of the part that decided: of a conjunction the weakest. `parts` has
+    them all. `marks` say what a reader must know beside the word: whether the protocol was registered, that knobs were
+    changed, that cells are of other code. `p` is two-sided, that of the part that decided, for `adjusted`.
     """
 
     claim: str
@@ -70,6 +82,7 @@ class Verdict:
     paper_effect: str
     parts: tuple[Part, ...] = ()
     marks: tuple[str, ...] = ()
+    p: float | None = None
 
     @property
     def margin(self) -> float:
@@ -120,6 +133,24 @@ def unjudged(claim: Claim, preset: str, scope: str, reason: str) -> Verdict:
     return Verdict(*facts, None, None, None, 0, claim.unit, claim.paper_effect)
 
 
+def adjusted(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, str]]:
+    """By claim the word that is left after Holm's and after Benjamini and Hochberg's adjustment of its p value.
+
+    A family are the verdicts of one study; a word that does not hold at 5 % becomes "inconclusive".
+    """
+    found = {}
+    for study in dict.fromkeys(get(one.claim).study for one in verdicts):
+        family = [one for one in verdicts if get(one.claim).study == study and one.p is not None]
+        family.sort(key=lambda one: one.p)
+        holm = list(accumulate(((len(family) - k) * one.p for k, one in enumerate(family)), max))
+        rates = stats.false_discovery_control([one.p for one in family]) if family else ()
+        for one, *values in zip(family, holm, rates, strict=True):
+            decided = one.verdict in ("supported", "contradicted")
+            words = (one.verdict if p <= 0.05 or not decided else "inconclusive" for p in values)
+            found[one.claim] = tuple(words)
+    return found
+
+
 def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], studies: Sequence[str]) -> list[Verdict]:
     """One verdict for every claim: those judged, and for the others the reason why there is none.
 
@@ -142,11 +173,12 @@ def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], stu
 
 def text(verdicts: Sequence[Verdict], width: int = 80) -> str:
     """The scorecard for people: of each claim verdict, effect with its interval, and reason; below, the paper's."""
-    lines, indent = [], " " * 23
+    lines, indent, after = [], " " * 23, adjusted(verdicts)
     for one in verdicts:
         ours = "" if one.effect is None else f"{one.effect:+.1f} [{one.low:+.1f}, {one.high:+.1f}] {one.unit}"
         found = "; ".join(filter(None, (ours, one.reason, *one.marks)))
-        first = f"{one.claim:<9} {one.verdict.replace('_', ' '):<12} {found}"
+        left = "" if after.get(one.claim, (one.verdict,))[0] == one.verdict else "; not after Holm's adjustment"
+        first = f"{one.claim:<9} {one.verdict.replace('_', ' '):<12} {found}{left}"
         for told in (first, f"{indent}the paper: {one.paper_effect}"):
             lines += textwrap.wrap(told, width, subsequent_indent=indent, break_on_hyphens=False)
     return "\n".join(lines)

@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     study("name", metavar="NAME", help="the number of a notebook, or a study (see rtkit list)")
     study("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
     study("--judge", action="store_true", help="judge the frame that comes with the kit anew, beside it")
+    study("--register", action="store_true", help="write the protocol of its next ten seeds (docs/protocols.md)")
     for one in (run, study):
         one("--cluster", metavar="ADDRESS", help="a Dask scheduler whose workers compute (docs/clusters.md)")
     add("list", "list notebooks with their parameters, studies and presets", _list)
@@ -114,17 +115,21 @@ def _run(arguments: argparse.Namespace, preset: str) -> int:
 def _study(arguments: argparse.Namespace, preset: str) -> None:
     """Compute a notebook's studies that run at a preset and keep their records; or tune, or judge the kit's anew."""
     lesson, runner, store, word = _module("lesson"), _module("runner"), _module("store"), arguments.name
-    tune, judge = arguments.tune, arguments.judge
+    tune, judge, register = arguments.tune, arguments.judge, arguments.register
     known = {name: presets for name, (home, presets) in STUDIES.items() if word in (name, home)}
     if not known:
         raise runner.UsageError(runner.nearest("study", word, STUDIES))
     if not any(preset in presets for presets in known.values()):
         valid = dict.fromkeys(one for presets in known.values() for one in presets)
         raise runner.UsageError(f"{word} does not run at the preset {preset!r}, only at {', '.join(valid)}")
-    runner.writable(store.RUNS if tune else (store.RESULTS if judge else store.RUNS / "records") / preset)
+    runner.writable(
+        store.RUNS if tune else store.RESULTS / preset if judge or register else store.RUNS / "records" / preset
+    )
     path, values = lesson.path(STUDIES[next(iter(known))][0]), {"preset": preset, "run": "kit" if judge else "mine"}
     try:
-        space = lesson.execute(path, values, lesson.GRID if tune else lesson.STUDY)
+        space = lesson.execute(path, values, lesson.GRID if tune or register else lesson.STUDY)
+        if register:
+            return _register(space["cells"], next(name for name in known if preset in known[name]), preset)
         if tune:
             if "tried" not in space:
                 raise runner.UsageError(f"{word} has nothing to tune")
@@ -137,6 +142,12 @@ def _study(arguments: argparse.Namespace, preset: str) -> None:
         if found.study in known and found.preset in (preset, *([PUBLISHED] if judge else [])):
             records.publish(found, store.RESULTS if judge else None)
     runner.print_scorecard(preset)
+
+
+def _register(cells: Callable, study: str, preset: str) -> None:
+    facts = _module("experiment").register(_module(f"measure.{study}").rows, cells, preset)
+    seeds, cost = f"{facts['seeds'][0]} to {facts['seeds'][-1]}", f"about {facts['core_hours']} core-hours"
+    print(f"{study}, version {facts['version']}: seeds {seeds}, {facts['cells']} cells each, {cost} in all")
 
 
 def _compare(_, preset: str) -> None:

@@ -41,10 +41,10 @@ def _path(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-def _imported(nodes: Iterator[ast.AST]) -> dict[str, tuple[str, str]]:
+def imported(tree: ast.AST) -> dict[str, tuple[str, str]]:
     """What the package's names in import statements stand for: (module, name), the name "" for a whole module."""
     found = {}
-    for node in nodes:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "rtkit":
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
@@ -64,7 +64,7 @@ def _module(name: str) -> tuple[dict[str, list[ast.stmt]], dict[str, tuple[str, 
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         for name in [] if isinstance(node, ast.Import | ast.ImportFrom) or docstring else names:
             found.setdefault(name, []).append(node)
-    return found, _imported(ast.walk(tree))
+    return found, imported(tree)
 
 
 def _references(module: str, name: str) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,8 @@
 """Running the cells of a study: from what comes with the kit, from the cache, or computed, a process for each core."""
 
+import json
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -11,8 +13,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from rtkit import STUDIES, TUNING, cluster, compute, presets, records, store, tasks
+from rtkit import CONFIRMATION, STUDIES, TUNING, cluster, compute, presets, protocols, records, store, tasks
 from rtkit.definitions import code
+from rtkit.knobs import several
 from rtkit.presets import Preset
 
 RUN = ("kit", "live", "mine")
@@ -159,7 +162,7 @@ def run(
         rows: what a cell measures: a function of the module of `rtkit.measure` that has the study's name.
         cells: (preset, seed, targets) -> the cells of one replicate; `targets` are data sets by name, beside the
             study's own.
-        seeds: the replicates; none for the preset's own.
+        seeds: the replicates; none for the kit's, or those of the protocol, or the preset's own.
         run: "kit" reads what comes with the kit, and computes what it lacks if that takes under a minute; "live"
             computes what it lacks however long it takes, or, where it lacks nothing, one replicate more; "mine" leaves
             the kit's run aside and computes everything that is not in the cache.
@@ -178,14 +181,16 @@ def run(
             there = f"{study} runs at {', '.join(STUDIES[study][1])}"
             raise ValueError(f"{', '.join(changed)} cannot change the kit's frame that {preset} shows: {there}")
         return records.any_frame(study)
-    seeds = presets.replicates(chosen, seeds)
-    names = tasks.own(targets, cells(chosen, seeds[0], ()))
     kit = records.frame(study, preset) if run != "mine" else None
+    protocol = protocols.current(study, preset) or {"seeds": ()}
+    seeds = presets.replicates(chosen, seeds if several(seeds) else protocol["seeds"] if kit is None else set(kit.seed))
+    names = tasks.own(targets, cells(chosen, seeds[0], ()))
     facts = {"study": study, "preset": preset, "run": "mine", "changed": changed or {}}
     alone = chosen.scope is None
     if kit is None:
         if run != "mine" and not alone:
             raise ValueError(f'no {study} at {preset} comes with the kit; run = "mine" computes it (docs/costs.md)')
+        protocols.allow(study, preset, set(seeds))
         found = compute_cells(rows, (cell for seed in seeds for cell in cells(chosen, seed, names)), alone)
         found.attrs |= facts
         return found
@@ -206,11 +211,39 @@ def run(
             f"{len(lacking)} cells do not come with the kit; computing them would take about {seconds / 60:.0f} "
             'minutes here: set run = "live", and they are computed once and kept'
         )
+    protocols.allow(study, preset, set(seeds))
     own = compute_cells(rows, lacking, alone)
     both = pd.concat([found, own], ignore_index=True)
     made = records.Made((*kit.attrs["made"], *own.attrs["made"]))
     both.attrs = facts | {"run": "both" if len(found) else "mine", "made": made}
     return both
+
+
+def register(rows: Callable, cells: Callable, preset: str) -> dict:
+    """Write a protocol: fix what a study compares and how it will be judged, before the seeds that judge are computed.
+
+    One replicate on the first tuning seed is computed, or read, for what the ten will cost.
+
+    Raises:
+        ValueError: this very protocol is registered.
+    """
+    chosen, study = presets.get(preset), study_of(rows)
+    before, todo = protocols.versions(study), list(cells(chosen, TUNING[0], ()))
+    made = compute_cells(rows, todo).attrs["made"]
+    networks = [source.load()[1]["seconds"] for source in _needs(todo)[0]]
+    first = CONFIRMATION[0] + 10 * len(before)
+    facts = {"version": len(before) + 1, "date": time.strftime("%Y-%m-%d"), "preset": preset}
+    facts |= {"seeds": list(range(first, first + 10)), "looks": 1, "format": compute.kind(), "cells": len(todo)}
+    facts |= {"core_hours": round((sum(one["seconds"] for one in made) + sum(networks)) / 360, 2)}
+    facts |= {"grid": store.key([store.to_json(cell).replace(str(TUNING[0]), "SEED") for cell in todo], "")}
+    facts |= {"computing": code(rows), "reading": protocols.reading(study), "claims": protocols.judged(study)}
+    facts["hash"] = store.key({name: facts[name] for name in ("grid", "computing", "reading", "seeds", "claims")}, "")
+    same = ("preset", "grid", "computing", "reading", "claims")
+    if any(all(one[name] == facts[name] for name in same) for one in before):
+        raise ValueError(f"this protocol of {study} is registered; what changes nothing needs no new version")
+    path = protocols.path(study)
+    store.write_atomically(path, json.dumps({"study": study, "versions": [*before, facts]}, indent=1).encode() + b"\n")
+    return facts
 
 
 def tune(rows: Callable, tried: Callable[[Preset, int], Iterator[tuple[dict, object]]], preset: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -66,7 +67,7 @@ class Ranged(float):
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean of an effect over replicates and its two-sided t interval, in the unit of the effect."""
+    """Mean of an effect over replicates and its two-sided interval, in the unit of the effect."""
 
     effect: float
     low: float
@@ -132,10 +133,28 @@ def odds(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> float:
     return log_odds((found.value * found.n_test).sum(), found.n_test.sum())
 
 
-def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVERYTHING) -> Interval:
-    """Student's t interval of the mean over replicates; a single replicate leaves it unbounded.
+@functools.cache
+def _redrawn(n: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(n, size=(1999, n))
 
-    It ends where the mean cannot lie, and so holds the true one no less often: at the range that `Ranged` values know.
+
+def _studentised(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The studentised bootstrap interval of the mean (Efron & Tibshirani 1993, section 12.5), in its half-widths."""
+    drawn = values[_redrawn(len(values))]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (drawn.mean(1) - values.mean()) / drawn.std(1, ddof=1)
+    ends = np.quantile(np.nan_to_num(t, posinf=np.inf, neginf=-np.inf), (1 + np.array([1, -1]) * confidence) / 2,
+                       method="inverted_cdf")  # fmt: skip
+    below, above = (-ends * values.std(ddof=1)).tolist()
+    return below, above
+
+
+def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVERYTHING) -> Interval:
+    """Student's t interval of the mean over replicates, or where it reaches farther the studentised bootstrap's.
+
+    Where an effect is skewed, t alone errs on one side three times as often as it says. Below five replicates it stands
+    alone; a single one leaves the mean unbounded. An interval ends where the mean cannot lie, and so holds the true one
+    no less often: at the range that `Ranged` values know.
 
     Args:
         within: the range of values that know none.
@@ -152,9 +171,11 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVE
         return Interval(center, -math.inf, math.inf, 1)
     spread = math.sqrt(math.fsum((value - center) ** 2 for value in values) / (n - 1) / n)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
+    below, above = _studentised(np.array(values, float), confidence) if n >= 5 and spread else (-half, half)
+    low, high = center + min(below, -half), center + max(above, half)
     ends = [(value.low, value.high) if isinstance(value, Ranged) else within for value in values]
     least, most = min(center, *(low for low, _ in ends)), max(center, *(high for _, high in ends))
-    return Interval(center, max(center - half, least), min(center + half, most), n)
+    return Interval(center, max(low, least), min(high, most), n)
 
 
 def predicted(values: Sequence[float], within=EVERYTHING) -> Interval:
@@ -165,14 +186,32 @@ def predicted(values: Sequence[float], within=EVERYTHING) -> Interval:
     return Interval(found.effect, low, high, found.replicates)
 
 
+def _values(frame: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> dict[int, float]:
+    found, left = {}, OutOfRange()
+    for seed, part in frame.groupby("seed"):
+        try:
+            found[int(seed)] = value(part)
+        except OutOfRange as error:
+            left = error
+    if not found and len(frame):
+        raise left
+    return found
+
+
 def by_seed(frame: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> pd.Series:
-    """`value(frame of one replicate)`, a row per replicate: what an interval is made of, to be printed and drawn."""
-    return pd.Series({int(seed): value(part) for seed, part in frame.groupby("seed")}, dtype=float).rename_axis("seed")
+    """`value(frame of one replicate)`, a row per replicate: what an interval is made of, to be printed and drawn.
+
+    Replicates that are `OutOfRange` are left out.
+
+    Raises:
+        OutOfRange: all are.
+    """
+    return pd.Series(_values(frame, value), dtype=float).rename_axis("seed")
 
 
 def over_seeds(frame: pd.DataFrame, value: Callable, confidence: float = CONFIDENCE, within=EVERYTHING) -> Interval:
-    """The `interval` of `value(frame of one replicate)` over the replicates."""
-    return interval([value(part) for _, part in frame.groupby("seed")], confidence, within)
+    """The `interval` of what `by_seed` finds."""
+    return interval([*_values(frame, value).values()], confidence, within)
 
 
 def per_replicate(frame: pd.DataFrame, *by: str) -> pd.DataFrame:

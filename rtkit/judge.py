@@ -1,33 +1,38 @@
 """The judge: from the frame of a study to verdicts on claims."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 import pandas as pd
+from scipy import stats
 
-from rtkit import SCOPES, TUNING, frames
+from rtkit import SCOPES, frames, protocols
 from rtkit.claims import Claim, Effect, Part, Verdict, get, unjudged
 from rtkit.definitions import code_of
 from rtkit.frames import CONFIDENCE, Control, Interval, Missing, OutOfRange
 
-MINIMUM_REPLICATES = 3
+MINIMUM_REPLICATES = 5
 
 
-def decide(parts: Sequence[Part]) -> str:
-    """Judge a conjunction: supported if every part lies above its margin, contradicted if one lies below it."""
+def decide(parts: Sequence[Part], bound: float = 0.0) -> str:
+    """Judge a conjunction: supported if every part lies above its margin, contradicted if one lies below it.
+
+    Of what is neither, it is null where a part lies within `bound` of zero, if there is a bound.
+    """
     if all(part.low > part.margin for part in parts):
         return "supported"
-    if any(part.high < part.margin for part in parts):
+    if any(part.most < part.margin for part in parts):
         return "contradicted"
-    return "inconclusive"
+    return "null" if any(-bound < part.least and part.most < bound for part in parts) else "inconclusive"
 
 
 def weakest(parts: Sequence[Part]) -> Part:
     """The part that decides a conjunction: whose interval ends farthest below its margin, or least far above it."""
-    end = "high" if decide(parts) == "contradicted" else "low"
+    end = "most" if any(part.most < part.margin for part in parts) else "low"
     return min(parts, key=lambda part: getattr(part, end) - part.margin)
 
 
@@ -42,13 +47,52 @@ def told(
     return replace(verdict, effect=shown.effect, low=shown.low, high=shown.high, replicates=replicates)
 
 
-def parts(effect: Effect, replicates: Sequence[pd.DataFrame], claim: Claim) -> list[Part]:
-    """The parts of an effect over the frames of the replicates, with the claim's margin where they name none."""
-    found = [effect(part) for part in replicates]
-    found = [value if isinstance(value, Mapping) else {"": value} for value in found]
+def each(effect: Effect, replicates: Sequence[pd.DataFrame], claim: Claim) -> dict[str, tuple[list[float], float]]:
+    """The values over the replicates and the margin of each part; a replicate that is `OutOfRange` is left out.
+
+    Raises:
+        OutOfRange: all are.
+    """
+    found, left = [], OutOfRange()
+    for part in replicates:
+        try:
+            value = effect(part)
+            found.append(value if isinstance(value, Mapping) else {"": value})
+        except OutOfRange as error:
+            left = error
+    if not found:
+        raise left
     pairs = [{name: v if isinstance(v, tuple) else (v, claim.margin) for name, v in value.items()} for value in found]
-    shown = {name: frames.interval([pair[name][0] for pair in pairs], within=claim.range) for name in pairs[0]}
-    return [Part(name, at.effect, at.low, at.high, pairs[0][name][1]) for name, at in shown.items()]
+    return {name: ([pair[name][0] for pair in pairs], pairs[0][name][1]) for name in pairs[0]}
+
+
+def parts(values: Mapping[str, tuple[Sequence[float], float]], claim: Claim) -> list[Part]:
+    """The parts of an effect, each with its interval, and with the one that contradicts.
+
+    Of several parts one may lie below its margin by chance: for that, and to call it null, each of k needs an interval
+    that errs by 2.5 / k percent instead of 5. Correlations are averaged as Fisher's z.
+    """
+    there, back = (_fisher, math.tanh) if "correlation" in claim.unit else (lambda value: value, lambda value: value)
+    sure = CONFIDENCE if len(values) == 1 else 1 - (1 - CONFIDENCE) / (2 * len(values))
+    found = []
+    for name, (one, margin) in values.items():
+        at, wide = (frames.interval([*map(there, one)], level, claim.range) for level in (CONFIDENCE, sure))
+        found.append(Part(name, *map(back, (at.effect, at.low, at.high)), margin, back(wide.low), back(wide.high)))
+    return found
+
+
+def _fisher(value: float) -> float:
+    return math.atanh(min(max(value, -0.999), 0.999))
+
+
+def p_value(values: Mapping[str, tuple[Sequence[float], float]], claim: Claim) -> float:
+    """Two-sided, by Student's t: of a conjunction, that all parts lie above their margins, or that one lies below."""
+    there, above = _fisher if "correlation" in claim.unit else float, []
+    for one, margin in values.values():
+        with warnings.catch_warnings(action="ignore"):  # values that are all equal
+            p = stats.ttest_1samp([there(value) for value in one], there(margin), alternative="greater").pvalue
+        above.append(float(p) if math.isfinite(p) else float(one[0] <= margin))
+    return min(1.0, 2 * min(max(above), len(above) * (1 - max(above))))
 
 
 def judge(
@@ -61,40 +105,50 @@ def judge(
     arms: Callable[[pd.DataFrame], Sequence[float]] | None = None,
     failed_controls: Sequence[str] = (),
     collapsed: Sequence[int] = (),
+    needed: int = MINIMUM_REPLICATES,
 ) -> Verdict:
     """Judge one claim on a study's frame.
 
     Args:
-        effect: see `Effect`, in the claim's unit. `Missing` means that the frame lacks what it needs, `OutOfRange` that
-            it cannot be compared; any other error is raised.
+        effect: see `Effect`, in the claim's unit. `Missing` means that the frame lacks what it needs; a replicate that
+            is `OutOfRange` is left out and counted, and five must remain; any other error is raised.
         arms: frame of one replicate -> the accuracies that the effect compares, in percent. Where all of them,
             averaged over replicates, lie beyond 95 or below 5 there is nothing to compare: not judged (saturated).
         failed_controls: names of the study's controls that do not hold; any of them stops the judgement.
         collapsed: replicates whose training collapsed; they count, and cap the verdict at inconclusive.
+        needed: replicates without which no word is said.
     """
     replicates = [part for _, part in frame.groupby("seed", sort=True)]
-
     verdict = partial(told, claim, preset, scope, replicates=len(replicates))
     try:
-        found = parts(effect, replicates, claim)
+        values = each(effect, replicates, claim)
     except Missing:
         return verdict("not_judged", "not_run")
     except OutOfRange as error:
         return verdict("not_judged", f"out_of_range: {error}")
-    if len(replicates) < MINIMUM_REPLICATES:
-        return verdict("not_judged", f"not_run: {len(replicates)} of at least {MINIMUM_REPLICATES} replicates")
-    if not all(math.isfinite(part.effect) for part in found):
+    valid = len(next(iter(values.values()))[0])
+    verdict = partial(verdict, replicates=valid)
+    if not all(math.isfinite(value) for one, _ in values.values() for value in one):
         return verdict("not_judged", "undefined: a replicate has no such number")
-    word, name = decide(found), weakest(found).name
+    found = parts(values, claim) if valid > 1 else []
+    if len(replicates) < needed:
+        return verdict("not_judged", f"not_run: {len(replicates)} of {needed} replicates", found)
+    counted = "" if valid == len(replicates) else f"{valid} of {len(replicates)} replicates can be compared"
+    if valid < MINIMUM_REPLICATES:
+        return verdict("not_judged", f"out_of_range: {counted}, {MINIMUM_REPLICATES} must", found)
+    if claim.certain:
+        return verdict("not_judged", f"certain: {claim.certain}", found)
     if failed_controls:
         return verdict("not_judged", f"invalid_control: {', '.join(failed_controls)}", found)
     if arms is not None:
         means = [math.fsum(column) / len(replicates) for column in zip(*map(arms, replicates), strict=True)]
         if min(means) > 95 or max(means) < 5:
             return verdict("not_judged", "saturated", found)
+    word, name = decide(found, claim.bound), weakest(found).name
     if collapsed and word != "inconclusive":
         return verdict("inconclusive", f"collapsed: seed {', '.join(map(str, collapsed))}", found)
-    return verdict(word, f"weakest part: {name}" if name else "", found)
+    reason = "; ".join(filter(None, (f"weakest part: {name}" if name else "", counted)))
+    return replace(verdict(word, reason, found), p=p_value(values, claim))
 
 
 def rows_code(study: str) -> str:
@@ -103,13 +157,12 @@ def rows_code(study: str) -> str:
 
 
 def marks(frame: pd.DataFrame, replicates: int) -> tuple[str, ...]:
-    """What a reader must know beside a verdict: changed knobs, cells of other code, intervals over something else."""
-    changed, unit, current = frame.attrs.get("changed"), frame.attrs.get("unit"), rows_code(frame.attrs["study"])
+    """What a reader must know beside a verdict: whether it was registered, cells of other code, an interval's unit."""
+    unit, current = frame.attrs.get("unit"), rows_code(frame.attrs["study"])
+    if unit:
+        return (f"{replicates} {unit}",)
     other = sum(one["cells"] for one in frame.attrs.get("made", ()) if one["code"] != current)
-    found = [f"exploratory: {', '.join(changed)} changed" if changed else ""]
-    found += ["exploratory: seeds that rates were chosen on"] if frame.seed.isin(TUNING).any() else []
-    found += [f"{other} cells of other code" if other else "", f"{replicates} {unit}" if unit else ""]
-    return tuple(filter(None, found))
+    return (protocols.status(frame), *([f"{other} cells of other code"] if other else []))
 
 
 class Judge:
@@ -153,13 +206,15 @@ class Judge:
         else:
             failed = [found.name for found in self.controls if not found.holds]
             options = {"preset": self.preset, "scope": scope, "collapsed": self.collapsed, "failed_controls": failed}
-            found = judge(get(name), effect, self.main if rows is None else rows, arms=arms, **options)
-            self.verdicts[name] = replace(found, marks=marks(self.frame if rows is None else rows, found.replicates))
+            rows, facts = (self.main, self.frame) if rows is None else (rows, rows)
+            options["needed"] = max(MINIMUM_REPLICATES, protocols.replicates(facts))
+            found = judge(get(name), effect, rows, arms=arms, **options)
+            self.verdicts[name] = replace(found, marks=marks(facts, found.replicates))
         return self.verdicts[name]
 
     def state(self, name: str, found: Sequence[Part], unit: str) -> Verdict:
         """Remember a verdict of parts whose intervals are over something else than replicates, named by `unit`."""
-        verdict = told(get(name), self.preset, SCOPES[self.preset], decide(found), found=found)
+        verdict = told(get(name), self.preset, SCOPES[self.preset], decide(found, get(name).bound), found=found)
         self.verdicts[name] = replace(verdict, marks=(unit,))
         return self.verdicts[name]
 
@@ -167,8 +222,8 @@ class Judge:
         """All effects of the claims judged so far, a row for each part and replicate of a frame's judged rows."""
         rows = []
         for name, effect in self.effects.items():
-            with suppress(Missing, OutOfRange):
-                for seed, one in frame.groupby("seed"):
+            for seed, one in frame.groupby("seed"):
+                with suppress(Missing, OutOfRange):
                     found = effect(one)
                     for part, value in (found if isinstance(found, Mapping) else {"": found}).items():
                         value = value[0] if isinstance(value, tuple) else value
@@ -178,9 +233,6 @@ class Judge:
     def interval(self, name: str, part: str = "") -> Interval:
         """The effect of a claim, or of a named part, over the replicates, whatever its verdict. Raises `Missing`."""
 
-        def value(frame: pd.DataFrame) -> float:
-            found = self.effects[name](frame)
-            found = found[part] if part else found
-            return found[0] if isinstance(found, tuple) else found
-
-        return frames.over_seeds(self.main, value, within=get(name).range)
+        values = each(self.effects[name], [one for _, one in self.main.groupby("seed")], get(name))
+        (found,) = parts({part: values[part]}, get(name))
+        return Interval(found.effect, found.low, found.high, len(values[part][0]))

@@ -58,7 +58,14 @@ def execute(where: Path, values: dict | None = None, tags: tuple[str, ...] = STU
 
 @cache
 def reading(number: str) -> str:
-    """A hash of what a notebook compares and reads off it: the syntax of its cells `grid`, `run` and `effect`."""
-    marked = {"grid", "run", "effect"}
-    trees = [ast.parse(source) for kind, marks, source in cells(path(number)) if kind == "code" and marks & marked]
-    return definitions.digest(*trees)
+    """A hash of what a notebook compares and reads off it.
+
+    It is made of the syntax of its cells `grid`, `run` and `effect`, and of the code that these refer to in what reads:
+    what computes has a hash of its own (`experiment.run`).
+    """
+    code = [(marks, source) for kind, marks, source in cells(path(number)) if kind == "code"]
+    trees = [ast.parse(source) for marks, source in code if marks & {"grid", "run", "effect"}]
+    names = definitions.imported(ast.parse("\n".join(source for marks, source in code if "plumbing" in marks)))
+    words = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used = sorted(names[word] for word in words & set(names) if names[word][0] in ("rtkit.frames", "rtkit.judge"))
+    return definitions.digest(*trees) + "".join(definitions.code_of(*one) for one in used if one[1])

@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from rtkit import DRAWN, PRESETS, PUBLISHED, SCOPES, STUDIES, claims, lesson, store
+from rtkit import DRAWN, PRESETS, PUBLISHED, SCOPES, STUDIES, claims, protocols, store
 from rtkit.claims import Verdict
-from rtkit.definitions import code_of
 from rtkit.frames import Interval
 from rtkit.judge import Judge, rows_code
 
@@ -21,13 +20,6 @@ REAL = "cifar-small"  # the preset of real images that the kit has results for
 def path(study: str, preset: str, folder: Path | None = None) -> Path:
     """Where a study's record lies: under runs/ the reader's own, under results/ those that come with the kit."""
     return (folder or store.RUNS / "records") / preset / f"{study}.json"
-
-
-def reading_code(study: str) -> str:
-    """A hash of the code that reads a study's verdicts off its rows."""
-    margins = {name: claim.margin for name, claim in claims.load().items() if claim.study == study}
-    reading = [code_of("rtkit.judge", "Judge"), code_of("rtkit.frames", "pick"), lesson.reading(STUDIES[study][0])]
-    return store.key(margins, "".join(reading))
 
 
 class Made(tuple):
@@ -113,7 +105,9 @@ def publish(judge: Judge, folder: Path | None = None) -> None:
     where = path(study, preset, folder)
     kept = store.load_record(where) if folder and where.exists() else {}
     record = {"study": study, "preset": preset, "seeds": sorted({int(seed) for seed in found.seed})}
-    record |= {"reading": reading_code(study), "made": list(facts.get("made", ()))}
+    record |= {"reading": protocols.reading(study), "made": list(facts.get("made", ()))}
+    protocol = protocols.current(study, preset)
+    record |= {"protocol": protocol["hash"]} if protocol and protocols.status(found) == "confirmatory" else {}
     record |= {"data": kept["data"]} if "data" in kept else _data(preset, found) if not folder else {}
     record |= {"verdicts": {name: verdict.to_dict() for name, verdict in judge.verdicts.items()}}
     record |= {"collapsed": judge.collapsed, "controls": [asdict(one) for one in judge.controls]}
@@ -184,7 +178,13 @@ def load(study: str, preset: str, origin: str = "yours") -> Record | None:
         data = store.load_record(where)
         found = {key: Verdict.read(kept) for key, kept in data["verdicts"].items()}
         computed = {one["code"] for one in data["made"]} <= {rows_code(study)}
-        facts = (tuple(data["seeds"]), computed, data["reading"] == reading_code(study), tuple(data["made"]), found)
+        facts = (
+            tuple(data["seeds"]),
+            computed,
+            data["reading"] == protocols.reading(study),
+            tuple(data["made"]),
+            found,
+        )
         return Record(origin, study, preset, *facts, tuple(data.get("controls", ())))
     except (ValueError, KeyError, TypeError) as error:
         message = f"{where} cannot be read ({error}) and is passed over; delete it, or run the study again"

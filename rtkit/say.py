@@ -11,10 +11,13 @@ from rtkit.frames import Interval, Missing, OutOfRange
 from rtkit.judge import Judge
 
 NOT_RUN = "*Not run at this preset.*"
-_SAID = ("supported", "contradicted", "inconclusive")
+_SAID = ("supported", "contradicted", "null", "inconclusive")
 _WORDS = {
-    "mechanism": ("seen in this world", "opposite seen in this world", "cannot tell"),
-    "published results": ("holds for these networks", "does not hold for these networks", "cannot tell"),
+    "mechanism": ("seen in this world", "opposite seen in this world", "no difference in this world", "cannot tell"),
+    "published results": (
+        *("holds for these networks", "does not hold for these networks"),
+        *("no difference in these networks", "cannot tell"),
+    ),
 }
 
 

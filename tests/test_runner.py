@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from rtkit import PRESETS, STUDIES, claims, cli, lesson, presets, records, runner, store, tasks
+from rtkit import PRESETS, STUDIES, claims, cli, lesson, presets, protocols, records, runner, store, tasks
 from rtkit.judge import Judge
 
 
@@ -327,7 +327,7 @@ def test_every_study_has_its_measure_and_its_notebook():
         assert lesson.path(number).exists()
         assert (store.PACKAGE / "measure" / f"{study}.py").exists()
         assert set(presets_of) <= set(PRESETS)
-        assert records.rows_code(study) != records.reading_code(study)
+        assert records.rows_code(study) != protocols.reading(study)
 
 
 def test_a_preset_of_real_images_runs_the_notebooks_that_have_something_to_say():
