@@ -116,12 +116,12 @@ def region(net, x, y, threat: ThreatModel, steps: int, smoothing: float, generat
     return Attacked(point, target=(1 - softness) * F.one_hot(y, classes) + softness / classes)
 
 
-def kernel(net, x, y, sigma: float, steps: int, step_size: float = 0.1, additive: bool = False) -> Attacked:
+def kernel(net, x, y, sigma: float, steps: int, additive: bool = False) -> Attacked:
     """Find u that maximises k(u, x) loss(u), with k(u, x) = exp(-|u - x|^2 / (2 sigma^2)); its kernel is its weight.
 
     Args:
         sigma: width of the kernel, an l2 length for pixels in [0, 1]; zero leaves the image as it is.
-        step_size: of Adam (AMSGrad), as a share of sigma a pixel's even part of it.
+        steps: of Adam (AMSGrad), which move an image by 1.5 sigma at most, however many they are.
         additive: maximise loss(u) - |u - x|^2 / (2 sigma^2) instead, all weights one: distributionally robust training
             within a Wasserstein ball (Sinha et al. 2018, equation 2b, with gamma = 1 / (2 sigma^2)).
 
@@ -138,7 +138,7 @@ def kernel(net, x, y, sigma: float, steps: int, step_size: float = 0.1, additive
 
     point = x.clone().requires_grad_(True)
     tiny = torch.finfo(torch.float32).tiny  # the logarithm of zero has no gradient
-    ascent = torch.optim.Adam([point], lr=step_size * sigma / x[0].numel() ** 0.5, amsgrad=True, maximize=True)
+    ascent = torch.optim.Adam([point], lr=1.5 / steps * sigma / x[0].numel() ** 0.5, amsgrad=True, maximize=True)
     with attacks.frozen(net, batch_statistics=True):
         for _ in range(steps):
             # The logarithm has the same maximiser, and its gradient does not shrink with the kernel.
