@@ -54,8 +54,12 @@ class Part:
     low: float
     high: float
     margin: float
-    least: float | None = None
+    least: float | None = None  # by default `low` and `high`
     most: float | None = None
+
+    def __post_init__(self):
+        for wide, end in (("least", self.low), ("most", self.high)):
+            object.__setattr__(self, wide, end if getattr(self, wide) is None else getattr(self, wide))
 
 
 @dataclass(frozen=True)

@@ -135,17 +135,19 @@ def odds(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> float:
 
 @functools.cache
 def _redrawn(n: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(n, size=(1999, n))
+    """How often each of n values is drawn in 1,999 samples, as shares. Shape: (1999, n)."""
+    drawn = np.random.default_rng(0).integers(n, size=(1999, n))
+    return np.stack([np.bincount(one, minlength=n) for one in drawn]) / n
 
 
-def _studentised(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The studentised bootstrap interval of the mean (Efron & Tibshirani 1993, section 12.5), in its half-widths."""
-    drawn = values[_redrawn(len(values))]
+def _studentised(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """The ends of the studentised bootstrap interval about the mean (Efron & Tibshirani 1993, section 12.5)."""
+    x, shares = np.array(values, float) - np.mean(values), _redrawn(len(values))
+    means = shares @ x
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = (drawn.mean(1) - values.mean()) / drawn.std(1, ddof=1)
-    ends = np.quantile(np.nan_to_num(t, posinf=np.inf, neginf=-np.inf), (1 + np.array([1, -1]) * confidence) / 2,
-                       method="inverted_cdf")  # fmt: skip
-    below, above = (-ends * values.std(ddof=1)).tolist()
+        t = np.nan_to_num(means / np.sqrt(shares @ x**2 - means**2), posinf=np.inf, neginf=-np.inf)
+    ends = np.quantile(t, [(1 + confidence) / 2, (1 - confidence) / 2], method="inverted_cdf")
+    below, above = (-ends * x.std()).tolist()
     return below, above
 
 
@@ -171,7 +173,7 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVE
         return Interval(center, -math.inf, math.inf, 1)
     spread = math.sqrt(math.fsum((value - center) ** 2 for value in values) / (n - 1) / n)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
-    below, above = _studentised(np.array(values, float), confidence) if n >= 5 and spread else (-half, half)
+    below, above = _studentised(values, confidence) if n >= 5 and spread else (-half, half)
     low, high = center + min(below, -half), center + max(above, half)
     ends = [(value.low, value.high) if isinstance(value, Ranged) else within for value in values]
     least, most = min(center, *(low for low, _ in ends)), max(center, *(high for _, high in ends))

@@ -72,11 +72,13 @@ def parts(values: Mapping[str, tuple[Sequence[float], float]], claim: Claim) -> 
     Of several parts one may lie below its margin by chance: for that, and to call it null, each of k needs an interval
     that errs by 2.5 / k percent instead of 5. Correlations are averaged as Fisher's z.
     """
-    there, back = (_fisher, math.tanh) if "correlation" in claim.unit else (lambda value: value, lambda value: value)
+    there, back, within = (lambda value: value), (lambda value: value), claim.range
+    if "correlation" in claim.unit:
+        there, back, within = _fisher, math.tanh, frames.EVERYTHING
     sure = CONFIDENCE if len(values) == 1 else 1 - (1 - CONFIDENCE) / (2 * len(values))
     found = []
     for name, (one, margin) in values.items():
-        at, wide = (frames.interval([*map(there, one)], level, claim.range) for level in (CONFIDENCE, sure))
+        at, wide = (frames.interval([*map(there, one)], level, within) for level in (CONFIDENCE, sure))
         found.append(Part(name, *map(back, (at.effect, at.low, at.high)), margin, back(wide.low), back(wide.high)))
     return found
 

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import stats
 from rtkit import claims, frames, plots, say
 from rtkit.claims import Part
 from rtkit.frames import Interval, Missing, OutOfRange, interval
-from rtkit.judge import Judge, decide, judge
+from rtkit.judge import Judge, decide, judge, p_value, parts
 
 CLAIM = claims.load()["U-C1"]
 
@@ -47,11 +48,21 @@ def test_every_claim_of_every_paper_is_there():
         assert claim.study or claim.untestable or claim.id == "S-C7"
 
 
-def test_interval_equals_scipy():
-    values = [1.0, 2.5, -0.5, 3.0, 1.5]
-    low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
-    found = interval(values)
-    assert (found.effect, found.low, found.high, found.replicates) == pytest.approx((1.5, low, high, 5))
+def test_an_interval_is_the_wider_of_two_known_ones():
+    few = [1.0, 2.5, -0.5, 3.0]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(few), scale=stats.sem(few))
+    found = interval(few)
+    assert (found.effect, found.low, found.high, found.replicates) == pytest.approx((1.5, low, high, 4))
+    rng = np.random.default_rng(3)
+    for values in (rng.normal(size=10), rng.exponential(size=10), -rng.exponential(size=10)):
+        low, high = stats.t.interval(0.95, 9, loc=np.mean(values), scale=stats.sem(values))
+        drawn = rng.choice(values, (20_000, 10))
+        t = (drawn.mean(1) - values.mean()) / stats.sem(drawn, axis=1)
+        ends = values.mean() - np.quantile(t, [0.975, 0.025]) * stats.sem(values)
+        found = interval(values.tolist())
+        assert found.low == pytest.approx(min(low, ends[0]), abs=0.1 * (high - low))
+        assert found.high == pytest.approx(max(high, ends[1]), abs=0.1 * (high - low))
+    assert (interval([2.0] * 6).low, interval([2.0] * 6).high) == (2, 2)
 
 
 def test_a_single_replicate_says_nothing():
@@ -85,32 +96,32 @@ def test_conjunction():
     def both(part):
         return {"first": effect(part), "second": -effect(part)}
 
-    found = judge(CLAIM, both, frame(5, 6, 5), preset="glyphs", scope="mechanism")
+    found = judge(CLAIM, both, frame(*(5, 6) * 5), preset="glyphs", scope="mechanism")
     assert (found.verdict, found.reason) == ("contradicted", "weakest part: second")
-    assert found.effect == pytest.approx(-16 / 3)
+    assert found.effect == pytest.approx(-5.5)
 
     def wide(part):  # its bound is the lowest of all, but it contradicts nothing
         return {"first": 10 * (effect(part) - 5), "second": -1}
 
-    found = judge(CLAIM, wide, frame(4, 6, 5), preset="glyphs", scope="mechanism")
+    found = judge(CLAIM, wide, frame(4, 6, 5, 6, 4), preset="glyphs", scope="mechanism")
     assert (found.verdict, found.reason, found.effect) == ("contradicted", "weakest part: second", -1)
 
 
 def test_refusals_say_why():
     values = (5.0, 6.0, 5.5, 4.5, 5.0)
-    assert verdict(*values[:2]).reason == "not_run: 2 of at least 3 replicates"
+    assert verdict(*values[:2]).reason == "not_run: 2 of 5 replicates"
     assert verdict(*values, failed_controls=["null"]).reason == "invalid_control: null"
     assert verdict(*values, arms=lambda part: (97.0, 96.0)).reason == "saturated"
     assert verdict(*values, arms=lambda part: (1.0, 4.0)).reason == "saturated"
     assert verdict(*values, arms=lambda part: (97.0, 94.0)).verdict == "supported"
     capped = verdict(*values, collapsed=[3])
     assert (capped.verdict, capped.reason) == ("inconclusive", "collapsed: seed 3")
-    assert verdict(5.0, math.nan, 5.5).reason.startswith("undefined")
+    assert verdict(5.0, math.nan, 5.5, 5.0, 6.0).reason.startswith("undefined")
 
 
 def test_only_missing_rows_mean_that_a_claim_was_not_run():
     options = {"preset": "glyphs", "scope": "mechanism"}
-    shown = frame(5, 6, 5).assign(metric="clean_accuracy")
+    shown = frame(5, 6, 5, 6, 5).assign(metric="clean_accuracy")
     missing = judge(CLAIM, lambda part: frames.mean(part, "robust_accuracy"), shown, **options)
     assert (missing.verdict, missing.reason) == ("not_judged", "not_run")
     with pytest.raises(KeyError, match="methd"):  # a slip is an error, not a claim that was not run
@@ -128,12 +139,12 @@ def test_a_part_has_a_margin_of_its_own_and_is_printed_as_it_is():
     def effect(part):
         return {"gain": part.value.iloc[0], "cost": (-2.0, -5.0)}
 
-    found = judge(CLAIM, effect, frame(9, 10, 9), preset="glyphs", scope="mechanism")
+    found = judge(CLAIM, effect, frame(9, 10, 9, 10, 9), preset="glyphs", scope="mechanism")
     assert (found.verdict, found.reason) == ("supported", "weakest part: cost")
     assert (found.effect, found.margin) == (-2, -5)
     assert [(part.name, part.margin) for part in found.parts] == [("gain", 0), ("cost", -5)]
     assert claims.Verdict.read(found.to_dict()) == found
-    dear = judge(CLAIM, lambda part: {"cost": (-6.0, -5.0)}, frame(9, 10, 9), preset="glyphs", scope="mechanism")
+    dear = judge(CLAIM, lambda part: {"cost": (-6.0, -5.0)}, frame(9, 10, 9, 10, 9), preset="glyphs", scope="mechanism")
     assert dear.verdict == "contradicted"
 
 
@@ -144,7 +155,7 @@ def judged(*values: float, preset: str = "glyphs") -> Judge:
 
 
 def test_a_check_that_fails_stops_every_later_verdict_and_one_that_is_shown_none():
-    made = judged(5, 6, 5.5)
+    made = judged(5, 6, 5.5, 5, 6)
     made.check("far apart", "shown", lambda part: part.value.iloc[0])
     assert made("U-C1", effect).verdict == "supported"
     made.check("not there", "> 0", lambda part: frames.mean(part, "robust_accuracy"))
@@ -163,7 +174,7 @@ def test_what_a_check_asks(must, holds):
 
 
 def test_cards_say_the_scope_and_turn_with_the_numbers():
-    up, down = judged(5, 6, 5.5), judged(-5, -6, -5.5)
+    up, down = judged(5, 6, 5.5, 5, 6), judged(-5, -6, -5.5, -5, -6)
     for made, word in ((up, "SEEN IN THIS WORLD"), (down, "OPPOSITE SEEN IN THIS WORLD")):
         made("U-C1", effect)
         assert word in say.card(made, "U-C1").data
@@ -171,8 +182,8 @@ def test_cards_say_the_scope_and_turn_with_the_numbers():
     smoke("U-C1", effect)
     assert "NOT JUDGED: SMOKE" in say.card(smoke, "U-C1").data
     assert smoke.interval("U-C1").effect == 5
-    real = judged(5, 6, 5.5, preset="cifar-small")
-    assert say.word(real("U-C1", effect)) == "supported"
+    real = judged(5, 6, 5.5, 5, 6, preset="cifar-small")
+    assert say.word(real("U-C1", effect)).startswith("supported (exploratory")
 
 
 def test_words_follow_intervals():
@@ -227,30 +238,92 @@ def test_log_odds():
     assert frames.log_odds(0, 100) == -frames.log_odds(100, 100) == pytest.approx(math.log(0.5 / 100.5))
 
 
-@pytest.mark.parametrize("replicates", [3, 5])
-@pytest.mark.parametrize("noise", ["gaussian", "t3"])
-def test_an_effect_at_the_margin_is_rarely_called_supported(replicates, noise):
-    """Under the null the judge says "supported" in at most 3.5 % of studies.
+NOISES = {
+    "Gaussian": lambda rng, size: rng.standard_normal(size),
+    "t3": lambda rng, size: rng.standard_t(3, size),
+    "skewed": lambda rng, size: (rng.gamma(4, size=size) - 4) / 2,  # of skewness 1
+    "skewed to the left": lambda rng, size: (4 - rng.gamma(4, size=size)) / 2,
+}
 
-    Six targets share each replicate's source noise, as they share its source network. The nominal rate is 2.5 %.
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_effects_at_their_margins_are_rarely_called_anything(count, noise):
+    """Under the null no word is said in more than 3.5 % of studies of ten replicates, nor of conjunctions of parts.
+
+    The parts share half of their noise, as they share source networks. By the t interval alone, skewed noise would be
+    contradicted in 5 % of studies, and six skewed parts in 9 %.
     """
-    rng, studies = np.random.default_rng(0), 20_000
-    draw = rng.standard_normal if noise == "gaussian" else lambda size: rng.standard_t(3, size)
-    source, target = draw((studies, replicates, 1)), draw((studies, replicates, 6))
-    effects = (source + target).mean(2)  # (studies, replicates)
-    words = [decide([part(values)]) for values in effects[:4000].tolist()]
-    rate = words.count("supported") / len(words)
-    assert rate <= 0.035
-    assert rate >= 0.005  # the judge is not merely mute
+    rng, studies = np.random.default_rng(0), 600
+    draw = partial(NOISES[noise], rng)
+    effects = draw((studies, count, 10)) + (draw((studies, 1, 10)) if count > 1 else 0)
+    words = [decide(parts({str(k): (one, 0.0) for k, one in enumerate(found)}, CLAIM)) for found in effects.tolist()]
+    for word in ("supported", "contradicted"):
+        # A count of 600 strays by 0.75 points: what is asked lies two of its standard deviations above 3.5 %.
+        assert words.count(word) / studies <= 0.05
+    if count == 1:
+        assert set(words) == {"supported", "contradicted", "inconclusive"}  # the judge is not merely mute
+
+
+def test_null_is_said_within_the_bound_alone():
+    small = replace(CLAIM, bound=1.0)
+    assert verdict(0.1, -0.2, 0.1, 0.0, -0.1, claim=small).verdict == "null"
+    assert verdict(0.1, -0.2, 0.1, 0.0, -0.1).verdict == "inconclusive"
+    assert verdict(1.1, -0.2, 0.1, 0.9, -0.1, claim=small).verdict == "inconclusive"
+    assert verdict(0.4, 0.5, 0.4, 0.5, 0.6, claim=small).verdict == "supported"
+
+
+def test_a_replicate_that_cannot_be_compared_is_left_out_and_counted():
+    def gated(part):
+        if part.value.iloc[0] < 0:
+            raise OutOfRange("the base spans too little")
+        return part.value.iloc[0]
+
+    options = {"preset": "glyphs", "scope": "mechanism"}
+    found = judge(CLAIM, gated, frame(5, 6, -1, 5, 6, 5), **options)
+    assert (found.verdict, found.replicates, found.reason) == ("supported", 5, "5 of 6 replicates can be compared")
+    found = judge(CLAIM, gated, frame(5, 6, -1, 5, -6, 5), **options)
+    assert (found.verdict, found.reason) == ("not_judged", "out_of_range: 4 of 6 replicates can be compared, 5 must")
+
+
+def test_what_cannot_fail_is_not_judged():
+    assert verdict(5, 6, 5, 6, 5, claim=replace(CLAIM, certain="by construction")).reason == "certain: by construction"
+
+
+def test_correlations_are_averaged_as_fishers_z():
+    values = (0.9, 0.99, 0.5, 0.95, 0.8)
+    found = verdict(*values, claim=replace(CLAIM, unit="correlation")).parts[0]
+    z = interval(np.arctanh(values))
+    assert (found.effect, found.low, found.high) == pytest.approx(np.tanh([z.effect, z.low, z.high]))
+    assert found.high < 1
+
+
+def test_p_values_and_their_adjustment():
+    rng = np.random.default_rng(0)
+    sample = rng.normal(1, 1, 10).tolist()
+    two_sided = stats.ttest_1samp(sample, 0).pvalue
+    assert p_value({"": (sample, 0.0)}, CLAIM) == pytest.approx(two_sided)
+    other = rng.normal(3, 1, 10).tolist()
+    assert p_value({"a": (sample, 0.0), "b": (other, 0.0)}, CLAIM) == pytest.approx(two_sided)  # the weaker one decides
+    below = [-value for value in sample]
+    assert p_value({"a": (below, 0.0), "b": (other, 0.0)}, CLAIM) == pytest.approx(2 * two_sided)  # two looks
+    base = verdict(5, 6, 5, 6, 5)
+    family = [replace(base, claim=f"U-C{k}", p=p) for k, p in ((1, 0.001), (2, 0.02), (3, 0.03), (5, 0.04))]
+    assert [claims.adjusted(family)[f"U-C{k}"] for k in (1, 2, 3, 5)] == [
+        ("supported", "supported"),
+        *[("inconclusive", "supported")] * 3,  # Holm: 0.004, 0.06, 0.06, 0.06; Benjamini and Hochberg: all 0.04 or less
+    ]
+    alone = claims.adjusted([*family[1:2], replace(family[0], claim="LwF-C1", p=0.03)])
+    assert set(alone.values()) == {("supported", "supported")}  # two studies, two families
 
 
 def test_power_of_the_judge_matches_its_figure():
-    """At five replicates an effect of 1.7 standard deviations is found four times in five."""
+    """At ten replicates an effect of one standard deviation is found seven times in ten."""
     rng = np.random.default_rng(1)
-    effects = 1.7 + rng.standard_normal((4000, 5))
+    effects = 1.0 + rng.standard_normal((1000, 10))
     rate = np.mean([decide([part(values)]) == "supported" for values in effects.tolist()])
-    expected = stats.nct.sf(stats.t.ppf(0.975, 4), 4, 1.7 * 5**0.5)
-    assert rate == pytest.approx(expected, abs=0.025)
+    expected = stats.nct.sf(stats.t.ppf(0.975, 9), 9, 10**0.5)  # by t alone; the bootstrap takes a tenth of it
+    assert expected - 0.12 < rate < expected
     assert expected == pytest.approx(0.8, abs=0.03)
 
 
@@ -309,8 +382,6 @@ def test_arithmetic_with_ranges_changes_no_number():
 @pytest.mark.parametrize(
     ("claim", "values", "low", "high"),
     [
-        ("NFD-C7", (0.9, 0.1, 0.95), None, 1),
-        ("C101-T2", (1.0, 0.2, 0.95), None, 1),
         ("U-C1", (99.0, 60.0, 20.0), None, 100),
         ("U-C1", (-99.0, -60.0, -20.0), -100, None),
         ("U-C1", (150.0, 160.0, 170.0), None, 160),  # in another unit than the claim's: never past the mean
