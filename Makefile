@@ -1,5 +1,6 @@
 # make lab         JupyterLab on the notebooks, filled from what comes with the kit
-# make reproduce   computes everything anew, and compares it with what came along: notebooks, scorecard, report
+# make reproduce   computes one replicate of everything anew, and compares it with what came along: notebooks,
+#                  scorecard, report; SEEDS=all computes all of them
 # make test        the tests                                     make lint   ruff
 # make gpu         what a GPU says of the kit, in eight minutes: GPU="--out OUT" (docs/gpu.md)
 #
@@ -19,7 +20,7 @@ lab: .venv/ready
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/00_start_here.ipynb
 
 reproduce: .venv/ready
-	$(BIN)/rtkit run --preset $(PRESET) -p run mine; status=$$?; $(BIN)/rtkit compare --preset $(PRESET); \
+	$(BIN)/rtkit run --preset $(PRESET) -p run mine $(if $(filter all,$(SEEDS)),,-p seeds '[200]'); status=$$?; $(BIN)/rtkit compare --preset $(PRESET); \
 	    $(BIN)/rtkit report --preset $(PRESET) && exit $$status
 
 test: .venv/ready

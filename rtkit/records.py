@@ -169,9 +169,11 @@ class Record:
 def load(study: str, preset: str, origin: str = "yours") -> Record | None:
     """Read the record of a study at a preset, or None where there is none.
 
+    Its `origin` is "yours", "kit", or "explored": seeds after which rules were changed, on which no verdict rests.
+
     One that is damaged, or was written by a version of the kit with other fields, is passed over with a warning.
     """
-    where = path(study, preset, {"kit": store.RESULTS, "yours": None}[origin])
+    where = path(study, preset, {"kit": store.RESULTS, "explored": store.RESULTS / "explored", "yours": None}[origin])
     if not where.exists():
         return None
     try:
@@ -199,8 +201,10 @@ def every() -> list[Record]:
 
 
 def scorecard(preset: str) -> list[Verdict]:
-    """One verdict for every claim at a preset: of the reader's own record, else the kit's, or why there is none."""
-    found = [load(study, preset) or load(study, preset, "kit") for study in STUDIES]
+    """One verdict for every claim at a preset, or why there is none: of the kit's record, or of the reader's own where
+    it has as many replicates."""
+    both = [[load(study, preset, origin) for origin in ("yours", "kit")] for study in STUDIES]
+    found = [max(filter(None, pair), key=lambda record: len(record.seeds), default=None) for pair in both]
     judged = {name: verdict for record in found if record for name, verdict in record.verdicts.items()}
     return claims.scorecard(preset, PRESETS[preset], judged, tuple(STUDIES))
 
