@@ -137,7 +137,6 @@ def _last_stage_rows(cell: Cell) -> Iterator[dict]:
     for name, scores in rankings(head, fitted, test).items():
         match = influence.label_match(scores, fitted[1], test[1], max(RANKS))  # (N_test, ranks)
         yield cell.row("top1_match", match[:, 0].mean(), n, name)
-        yield cell.row("top5_match", (match[:, :5].sum(1) >= 3).mean(), n, name)
         if not right.all():
             yield cell.row("top1_match_misclassified", match[~right.numpy(), 0].mean(), int((~right).sum()), name)
         if name == "influence":
@@ -154,15 +153,17 @@ def _last_stage_rows(cell: Cell) -> Iterator[dict]:
 
 
 def descended(examples: Examples, classes: int, steps: int, gone: np.ndarray) -> torch.Tensor:
-    """Heads from plain gradient descent, of all images and without each of those `gone`, at the last of its checkpoints
-    and before. Shape: (checkpoints, 1 + gone, K, D)."""
-    x, kept = examples[0].double(), torch.ones(1 + len(gone), len(examples[1])).double()
-    kept[range(1, 1 + len(gone)), gone] = 0
-    weights, path = x.new_zeros(len(kept), classes, x.shape[1]), []
+    """Heads that plain gradient descent makes of all images, and of all but one of those `gone`, at each checkpoint.
+
+    Shape: (CHECKPOINTS, 1 + gone, K, D).
+    """
+    x, seen = examples[0].double(), torch.ones(1 + len(gone), 1, len(examples[1])).double()
+    seen[range(1, 1 + len(gone)), 0, gone] = 0
+    weights, path = x.new_zeros(len(seen), classes, x.shape[1]), []
     rate = 2 / torch.linalg.matrix_norm(x, 2) ** 2  # the curvature is at most half of the squared norm
     for step in range(1, steps + 1):
         residual = (weights @ x.T).softmax(1) - F.one_hot(examples[1], classes).T  # (1 + gone, K, N)
-        weights = weights - rate * (residual * kept[:, None]) @ x
+        weights = weights - rate * (residual * seen) @ x
         if step % (steps // CHECKPOINTS) == 0:
             path.append(weights)
     return torch.stack(path)
@@ -173,35 +174,32 @@ def _left_out_rows(cell: Cell) -> Iterator[dict]:
     plan, rng = cell.plan, np.random.default_rng([cell.seed, 32])
     head, fitted, _, test = fine_tuned(cell)
     test = tuple(part[: plan.queries] for part in test)
-
-    def change(*given) -> torch.Tensor:
-        other, _, _, seen = fine_tuned(cell, *given)
-        after = influence.losses(other.weights, (seen[0][: plan.queries], test[1]))
-        return after - influence.losses(head.weights, test)
-
+    before = influence.losses(head.weights, test)
     gone = rng.permutation(cell.n_train)[: plan.removed]
-    few = gone[: plan.retrained]
-    noise = change((), 1)
-    true = torch.stack([change((i,)) for i in few.tolist()], 1)  # (queries, few)
-    yield cell.row("loo_noise", float(noise.square().mean() / true.square().mean()) ** 0.5, plan.queries)
-    yield from _agreement_rows(cell, {"influence": head, "products": [head.weights]}, fitted, test, few, true)
+
+    def change(*other) -> torch.Tensor:
+        there, _, _, seen = fine_tuned(cell, *other)
+        return influence.losses(there.weights, (seen[0][: plan.queries], test[1])) - before
+
+    def traced(path: torch.Tensor) -> torch.Tensor:  # TracIn, of one checkpoint or several
+        return sum(influence.gradients(one, test) @ influence.gradients(one, fitted).T for one in path)
+
     path = descended(fitted, len(head.weights), plan.descent, gone)
-    last = Head.of(path[-1, 0], fitted[0], 0.0, rtol=UTRERA_RTOL)
-    right = (fitted[0] @ last.weights.T).argmax(1) == fitted[1]
-    yield cell.row("train_accuracy", float(right.double().mean()), cell.n_train, method="head")
-    true = (influence.losses(path[-1, 1:], test) - influence.losses(last.weights, test)).T
-    ways = {"influence": last, "products": path[-1:, 0], "tracin": path[:, 0]}
-    yield from _agreement_rows(cell, ways, fitted, test, gone, true, method="head")
-
-
-def _agreement_rows(cell: Cell, ways: dict, fitted: Examples, test: Examples, gone, true, **more) -> Iterator[dict]:
-    """How far the truth agrees with the influence of a head, and with gradient products summed over some weights."""
-    for name, way in ways.items():
-        if isinstance(way, Head):
-            scores = influence.influence(way, fitted, test)
-        else:  # TracIn, of one checkpoint or several
-            scores = sum(influence.gradients(one, test) @ influence.gradients(one, fitted).T for one in way)
-        yield cell.row("loo_pearson", agreement(scores[:, gone], true)[0], len(test[1]), name, **more)
+    losses, last = influence.losses(path[-1], test), Head.of(path[-1, 0], fitted[0], 0.0, rtol=UTRERA_RTOL)
+    truth = {"last_stage": torch.stack([change((i,)) for i in gone[: plan.retrained].tolist()], 1)}
+    truth["head"] = (losses[1:] - losses[0]).T
+    ways = {
+        ("last_stage", "influence"): influence.influence(head, fitted, test),
+        ("last_stage", "products"): traced(head.weights[None]),
+        ("head", "influence"): influence.influence(last, fitted, test),
+        ("head", "products"): traced(path[-1:, 0]),
+        ("head", "tracin"): traced(path[:, 0]),
+    }
+    for (method, name), scores in ways.items():
+        found = agreement(scores[:, gone[: truth[method].shape[1]]], truth[method])[0]
+        yield cell.row("loo_pearson", found, plan.queries, name, method=method)
+    yield cell.row("loo_noise", float(change((), 1).square().mean() / truth["last_stage"].square().mean()) ** 0.5, 1)
+    yield cell.row("train_loss", train_loss(last.weights, fitted), cell.n_train, method="head")
 
 
 def _proof_rows(cell: Cell) -> Iterator[dict]:
@@ -213,17 +211,17 @@ def _proof_rows(cell: Cell) -> Iterator[dict]:
         removed = rng.permutation(n)[: plan.removed]
         true = influence.leave_one_out(head, fitted, test, removed)
         scores = rankings(head, fitted, test) | {"newton": influence.newton_influence(head, fitted, test)}
-        drawn = {}
-        for share in plan.shares if dims else ():
-            subsets = influence.draw_subsets(n, plan.subsets, cell.seed, share / 100)
-            drawn[share] = subsets, influence.subset_losses(head, fitted, test, subsets)
+        drawn = {
+            at: influence.draw_subsets(n, plan.subsets, cell.seed, at / 100) for at in (plan.shares if dims else ())
+        }
+        measured = {at: influence.subset_losses(head, fitted, test, subsets) for at, subsets in drawn.items()}
         for name in ("influence", "newton", "products"):
             pearson, error = agreement(scores[name][:, removed], true)
             yield cell.row("loo_pearson", pearson, plan.queries, name, n_train=n)
             yield cell.row("loo_error", error, plan.queries, name, n_train=n)
-            for share, found in drawn.items():
-                lds = float(np.nanmean(influence.lds(scores[name], *found)))
-                yield cell.row("lds", lds, plan.queries, name, share, n_train=n)
+            for at, subsets in drawn.items():
+                lds = float(np.nanmean(influence.lds(scores[name], subsets, measured[at])))
+                yield cell.row("lds", lds, plan.queries, name, at, n_train=n)
         if dims:
             yield from _removal_rows(cell, proof, scores["influence"], rng)
     yield from _mislabelled_rows(cell)
