@@ -10,7 +10,7 @@ from lessons import explorer, read, study, swapped
 
 from rtkit import checks, compute, influence, lesson, presets, records, store
 from rtkit.data.glyphs import Images, World
-from rtkit.frames import Missing, OutOfRange, lead, over_seeds
+from rtkit.frames import Missing, OutOfRange, lead, over_seeds, pick
 from rtkit.influence import Head
 from rtkit.measure import heads
 from rtkit.measure import influence as measure
@@ -177,14 +177,36 @@ def quick(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def kit() -> pd.DataFrame:
-    """The kit's run with a label match that is not saturated, in which the robust source leads by ten points."""
-    frame = records.frame("influence", "glyphs")
-    frame = frame[(frame.metric != "match_at_rank") | frame["rank"].isin([1, 10, 100])]
-    match = (frame.metric == "top1_match") & (frame.score == "influence") & (frame.n_train == 100)
-    value = 0.6 + 0.1 * (frame.source == "robust") + frame.seed.map(dict(enumerate(JITTER)))
-    value += 3 * frame.seed.map(dict(enumerate(JITTER))) * (frame.source == "robust")
-    return told(frame.assign(value=frame.value.mask(match, value)))
+def smoke() -> dict:
+    return study("03", preset="smoke")
+
+
+@pytest.fixture(scope="module")
+def kit(smoke) -> pd.DataFrame:
+    """A run of five replicates in which the robust source leads by ten points, and is the more faithful one."""
+    one = smoke["frame"]
+    frame = pd.concat([one.assign(seed=k, source_seed=k) for k in range(len(JITTER))], ignore_index=True)
+    robust, jitter = frame.source == "robust", frame.seed.map(dict(enumerate(JITTER)))
+
+    def put(value, robust_value, metric, **where):
+        chosen = frame.index.isin(pick(frame, metric=metric, **where).index)
+        spread = jitter * (1 + 3 * robust)
+        frame.loc[chosen, "value"] = (np.where(robust, robust_value, value) + spread)[chosen]
+
+    put(0.6, 0.7, ["top1_match", "scaled_match", "clean_accuracy"])
+    put(0.9, 0.9, "top1_match_misclassified", score="influence")
+    put(0.1, 0.1, "top1_match_misclassified", score="predicted")
+    put(0.8, 0.9, "lds")
+    put(0.1, 0.05, "loo_error")
+    put(0.8, 0.7, "mislabelled_auc", score="self_influence")
+    put(0.8, 0.8, "mislabelled_auc", score="loss")
+    for at in frame["rank"].unique():
+        put(min(0.041 * at, 1), min(0.081 * at, 1), "mislabelled_found", rank=at)
+    sure = frame.metric == "scaled_loss"
+    frame.loc[sure, "value"] = 10.0 ** -(3 * frame.scale[sure])
+    frame.loc[frame.metric == "train_accuracy", "value"] = 1.0
+    frame.loc[(frame.metric == "loo_pearson") & (frame.score == "newton"), "value"] = 0.995
+    return told(frame)
 
 
 def test_the_page_reads_true_whichever_way_it_falls(quick, kit):
@@ -196,13 +218,15 @@ def test_the_page_reads_true_whichever_way_it_falls(quick, kit):
         (page, "ahead", "behind", "SEEN"),
         (other, "behind", "ahead", "OPPOSITE SEEN"),
     ):
-        assert f"**{verdict} IN THIS WORLD**" in text
-        assert f"Each grey line is a replicate: the robust source is **{ahead}**" in text
-        assert f"which no label is told to, the robust source is **{ahead}**" in text
-        assert f"is a replicate: the robust source is **{behind}**" not in text
+        for name in ("U-C8", "INF-K1", "INF-K2"):
+            assert re.search(rf"\*\*{name}\*\* .* \*\*{verdict} IN THIS WORLD\*\*", text)
+        assert re.search(r"\*\*INF-K3\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD\*\*", text)
+        assert f"at equal loss, the robust source is **{ahead}**" in text
+        assert f"At rank 1 the robust source is **{ahead}**" in text
+        assert f"equal loss, the robust source is **{behind}**" not in text
+        assert "self-influence is **behind**" in text
+        assert "restates accuracy" in text
         assert "nan" not in text
-    assert "of cases (robust source: 70 %)" in page
-    assert "of cases (robust source: 60 %)" in other
     assert "It is **10 % from the robust source, 20 % from the standard one**" in page
     assert "It is **20 % from the robust source, 10 % from the standard one**" in other
     assert "the label comes from the loss" in page
@@ -279,11 +303,6 @@ def test_plans_keep_tuning_seeds_out_and_the_proof_determined():
         assert {cell.part for cell in todo} == {"last_stage", "left_out", "proof"}
         assert len(set(todo)) == len(todo)
     assert grid["PLANS"]["glyphs"].n_train[0] < 650  # fewer images than parameters
-
-
-@pytest.fixture(scope="module")
-def smoke() -> dict:
-    return study("03", preset="smoke")
 
 
 def test_a_small_run_is_complete_and_read_back(smoke, monkeypatch):
