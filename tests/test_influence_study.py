@@ -78,9 +78,10 @@ def test_effects_by_hand():
     judge, matched = found["judge"], found["matched"]
     replicate = judge.main[judge.main.seed == 0]
     assert found["few"](judge.main) == 100
-    for name in ("U-C8", "U-C8@as the authors"):
-        assert judge.effects[name](replicate) == pytest.approx(10.0)
-        assert judge.interval(name).effect == pytest.approx(10.04)
+    assert judge.effects["U-C8@as the authors"](replicate) == pytest.approx(10.0)
+    assert judge.interval("U-C8@as the authors").effect == pytest.approx(10.04)
+    assert judge.effects["U-C8"](replicate) == pytest.approx({"digits (real)": 10.0, "lower-case letters": 10.0})
+    assert judge.interval("U-C8", "digits (real)").effect == pytest.approx(10.04)
     assert judge.effects["INF-K1"](replicate) == pytest.approx(np.arctanh(0.9) - np.arctanh(0.8))
     assert judge.effects["INF-K2"](replicate) == pytest.approx(0.1)
     first, second = (np.log((400 * p + 0.5) / (400 * (1 - p) + 0.5)) for p in (0.9, 0.8))
@@ -100,7 +101,7 @@ def test_heads_are_compared_where_both_are_as_sure():
     frame = made_up(0.0)
     surer = (frame.metric == "scaled_loss") & (frame.source == "standard")
     judge = judged(frame)["judge"]
-    assert judge.interval("U-C8").effect == pytest.approx(0.04)
+    assert judge.interval("U-C8", "lower-case letters").effect == pytest.approx(0.04)
     assert lead(judge.main, metric="scaled_match", scale=1) == pytest.approx(2.04)
     apart = judged(told(frame.assign(value=frame.value.where(~surer, frame.value * 1e-20))))["judge"]
     with pytest.raises(OutOfRange, match="never equally sure"):
@@ -221,9 +222,10 @@ def test_the_page_reads_true_whichever_way_it_falls(quick, kit):
         for name in ("U-C8", "INF-K1", "INF-K2"):
             assert re.search(rf"\*\*{name}\*\* .* \*\*{verdict} IN THIS WORLD\*\*", text)
         assert re.search(r"\*\*INF-K3\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD\*\*", text)
-        assert f"at equal loss, the robust source is **{ahead}**" in text
+        assert f"at equal loss: on digits (real) the robust source is **{ahead}**" in text
+        assert f"on lower-case letters the robust source is **{ahead}**" in text
         assert f"At rank 1 the robust source is **{ahead}**" in text
-        assert f"equal loss, the robust source is **{behind}**" not in text
+        assert f"on lower-case letters the robust source is **{behind}**" not in text
         assert "self-influence is **behind**" in text
         assert "restates accuracy" in text
         assert "nan" not in text
