@@ -220,8 +220,8 @@ def test_the_page_reads_true_whichever_way_it_falls(quick, kit):
         (other, "behind", "ahead", "OPPOSITE SEEN"),
     ):
         for name in ("U-C8", "INF-K1", "INF-K2"):
-            assert re.search(rf"\*\*{name}\*\* .* \*\*{verdict} IN THIS WORLD\*\*", text)
-        assert re.search(r"\*\*INF-K3\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD\*\*", text)
+            assert re.search(rf"\*\*{name}\*\* .* \*\*{verdict} IN THIS WORLD", text)
+        assert re.search(r"\*\*INF-K3\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD", text)
         assert f"at equal loss: on digits (real) the robust source is **{ahead}**" in text
         assert f"on lower-case letters the robust source is **{ahead}**" in text
         assert f"At rank 1 the robust source is **{ahead}**" in text
