@@ -380,7 +380,7 @@ def test_a_knob_changes_the_cells_that_it_should():
     assert {cell.n_train for cell in fewer} == {100, 200}
     assert {cell for cell in fewer if cell.n_train == 100} == {cell for cell in tuned if cell.n_train == 100}
     at_few = [cell for cell in tuned if cell.n_train == 100]
-    assert len(at_few) == 12  # two sources, two targets, three subsets
+    assert len(at_few) == 8  # two sources, two targets, two subsets
     assert all(cell.scales for cell in at_few)
     assert not any(cell.scales or cell.draw for cell in tuned if cell.n_train > 100)
     assert kept == tuned

@@ -45,7 +45,7 @@ class Plan:
 
     n_train: tuple[int, ...] = (100, 400, 900)
     steps: int = 160
-    draws: int = 3
+    draws: int = 2
     scales: tuple[float, ...] = (0.5, 1, 2, 3, 4, 6)
     n_proof: int = 900
     dims: int = 24
