@@ -279,8 +279,8 @@ def test_two_arms_at_the_ceiling_are_not_compared():
 def test_the_page_flips_with_the_frame(quick):
     ahead, behind = (read("02", {"shape_bias": made_up(lead)}, preset="glyphs") for lead in (0.2, -0.2))
     for claim in ("S-C8", "U-C9", "S-C9"):
-        assert f"{claim}: **seen in this world**" in ahead
-        assert f"{claim}: **opposite seen in this world**" in behind
+        assert f"{claim}: **seen in this world" in ahead
+        assert f"{claim}: **opposite seen in this world" in behind
     for page, words, others in (
         (ahead, ("OPPOSITE", "worse** than", "the other**"), ("better** than", "It is **the adversary's**")),
         (behind, ("better** than", "the adversary's**"), ("OPPOSITE", "worse** than", "It is **the other**")),
@@ -407,6 +407,6 @@ def test_one_replicate_more_is_shown_and_not_judged():
 
 def test_what_others_measured_on_imagenet_is_judged_by_the_same_measure():
     found = study("02")["authors"].verdicts["S-C8"]
-    assert (found.effect, found.low, found.high) == pytest.approx((7.25, 5.82, 8.68), abs=0.006)
+    assert (found.effect, found.low, found.high) == pytest.approx((7.25, 5.82, 8.75), abs=0.006)
     assert found.marks == ("14 networks",)
     assert found.verdict == "supported"
