@@ -31,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     study("name", metavar="NAME", help="the number of a notebook, or a study (see rtkit list)")
     study("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
     study("--judge", action="store_true", help="judge the frame that comes with the kit anew, beside it")
-    study("--register", action="store_true", help="write the protocol of its next ten seeds (docs/protocols.md)")
+    text = "write the protocol of its next ten seeds, at so many core-hours (docs/protocols.md)"
+    study("--register", type=float, metavar="HOURS", help=text)
     for one in (run, study):
         one("--cluster", metavar="ADDRESS", help="a Dask scheduler whose workers compute (docs/clusters.md)")
     add("list", "list notebooks with their parameters, studies and presets", _list)
@@ -129,7 +130,10 @@ def _study(arguments: argparse.Namespace, preset: str) -> None:
     try:
         space = lesson.execute(path, values, lesson.GRID if tune or register else lesson.STUDY)
         if register:
-            return _register(space["cells"], next(name for name in known if preset in known[name]), preset)
+            study = next(name for name in known if preset in known[name])
+            facts = _module("experiment").register(_module(f"measure.{study}").rows, space["cells"], preset, register)
+            seeds, cost = f"{facts['seeds'][0]} to {facts['seeds'][-1]}", f"{facts['core_hours']} core-hours in all"
+            return print(f"{study}, version {facts['version']}: seeds {seeds}, {facts['cells']} cells each, {cost}")
         if tune:
             if "tried" not in space:
                 raise runner.UsageError(f"{word} has nothing to tune")
@@ -142,12 +146,6 @@ def _study(arguments: argparse.Namespace, preset: str) -> None:
         if found.study in known and found.preset in (preset, *([PUBLISHED] if judge else [])):
             records.publish(found, store.RESULTS if judge else None)
     runner.print_scorecard(preset)
-
-
-def _register(cells: Callable, study: str, preset: str) -> None:
-    facts = _module("experiment").register(_module(f"measure.{study}").rows, cells, preset)
-    seeds, cost = f"{facts['seeds'][0]} to {facts['seeds'][-1]}", f"about {facts['core_hours']} core-hours"
-    print(f"{study}, version {facts['version']}: seeds {seeds}, {facts['cells']} cells each, {cost} in all")
 
 
 def _compare(_, preset: str) -> None:

@@ -219,22 +219,21 @@ def run(
     return both
 
 
-def register(rows: Callable, cells: Callable, preset: str) -> dict:
+def register(rows: Callable, cells: Callable, preset: str, core_hours: float) -> dict:
     """Write a protocol: fix what a study compares and how it will be judged, before the seeds that judge are computed.
 
-    One replicate on the first tuning seed is computed, or read, for what the ten will cost.
+    Args:
+        core_hours: what the ten will cost, as measured on a tuning seed.
 
     Raises:
         ValueError: this very protocol is registered.
     """
     chosen, study = presets.get(preset), study_of(rows)
     before, todo = protocols.versions(study), list(cells(chosen, TUNING[0], ()))
-    made = compute_cells(rows, todo).attrs["made"]
-    networks = [source.load()[1]["seconds"] for source in _needs(todo)[0]]
     first = CONFIRMATION[0] + 10 * len(before)
     facts = {"version": len(before) + 1, "date": time.strftime("%Y-%m-%d"), "preset": preset}
     facts |= {"seeds": list(range(first, first + 10)), "looks": 1, "format": compute.kind(), "cells": len(todo)}
-    facts |= {"core_hours": round((sum(one["seconds"] for one in made) + sum(networks)) / 360, 2)}
+    facts |= {"core_hours": core_hours}
     facts |= {"grid": store.key([store.to_json(cell).replace(str(TUNING[0]), "SEED") for cell in todo], "")}
     facts |= {"computing": code(rows), "reading": protocols.reading(study), "claims": protocols.judged(study)}
     facts["hash"] = store.key({name: facts[name] for name in ("grid", "computing", "reading", "seeds", "claims")}, "")

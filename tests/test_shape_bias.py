@@ -19,6 +19,7 @@ from rtkit.data.glyphs import World
 from rtkit.knobs import LIMITS
 from rtkit.labels import DOSES, LEAD_DOSE, SHAPES
 from rtkit.measure import shape_bias as measure
+from rtkit.measure.transfer import RANDOMISED
 from rtkit.sources import Source
 
 EPS = 4 / 255
@@ -333,7 +334,7 @@ def test_cells_from_nothing():
     """A copy of a target is no data set by name, and the randomised source goes by its own name."""
     preset = presets.get("smoke")
     cells = lesson.execute(lesson.path("02"), tags=lesson.GRID)["cells"]
-    chosen = [cell for cell in cells(preset, 0, ()) if cell.source.world.texture_reliability == measure.RANDOMISED]
+    chosen = [cell for cell in cells(preset, 0, ()) if cell.source.world.texture_reliability == RANDOMISED]
     assert [cell.target for cell in chosen] == ["source", "digits:plain"]
     frame = experiment.compute_cells(measure.rows, chosen, alone=True)
     assert set(frame.source) == {"randomised"}

@@ -8,7 +8,6 @@ from rtkit import compute, evaluation, labels, robustness, shape_bias
 from rtkit.measure import transfer
 from rtkit.measure.transfer import ATTACK
 
-RANDOMISED = 1 / 20  # as often as by chance the texture is the label's own: it tells nothing
 AMPLITUDES = tuple(dose / 255 for dose in labels.DOSES)  # of the test images' texture: as in training, and others
 
 
@@ -51,6 +50,5 @@ def rows(cell: Cell) -> Iterator[dict]:
     else:
         name, copy = cell.target.split(":")
         found = transfer.trained_rows(cell, shape_bias.target_copy(name, copy, cell.source.world, cell.seed))
-    changed = {"source": "randomised"} if cell.source.world.texture_reliability == RANDOMISED else {}
     for row in found:
-        yield {"change": "", "test_amplitude": math.nan} | row | changed
+        yield {"change": "", "test_amplitude": math.nan} | row
