@@ -23,6 +23,7 @@ GREY = "#7F7F7F"
 VERDICTS = {  # colour and marker
     "supported": ("#009E73", "o"),
     "contradicted": ("#D55E00", "X"),
+    "null": ("#56B4E9", "P"),
     "inconclusive": ("#E69F00", "s"),
     "not_judged": (GREY, "d"),
 }
