@@ -19,7 +19,7 @@ FIGURES = {"00": 6, "01": 5, "02": 6, "03": 8, "04": 5, "05": 4, "06": 4, "07": 
 JUDGED = {
     "01": "U-C1 U-C2 U-C3 U-C4 U-C5 U-C6 U-C7 S-C1 S-C2 S-C4 S-C5",
     "02": "U-C9 S-C8 S-C9",
-    "03": "U-C8",
+    "03": "U-C8 INF-K1 INF-K2 INF-K3",
     "04": "NFD-C1 NFD-C2 NFD-C3 NFD-C4 NFD-C5 NFD-C6 NFD-C7",
     "05": "LwF-C1 LwF-C2 LwF-C3 LwF-C4 LwF-C5 LwF-C6",
     "06": "VFD-C1 VFD-C2 VFD-C3 VFD-C4 RAT-R1 RAT-R2 RAT-R3 ARKS-A1 ARKS-A3 C101-T1 C101-T2 C101-T3",
