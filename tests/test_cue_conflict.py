@@ -10,6 +10,7 @@ import torch
 from captum.attr import IntegratedGradients
 from lessons import read, study
 from PIL import Image
+from test_shape_bias import made_up as letters_frame
 from torch import nn
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 
@@ -184,13 +185,13 @@ def test_stimuli_that_do_not_fit_are_refused_or_told(root):
 def test_from_a_folder_to_a_page(root, monkeypatch):
     photographs(root)
     conflicts(root)
-    page = read("02", preset="cifar-small", run="mine")
+    page = read("02", {"shape_bias": letters_frame(0.2)}, preset="cifar-small", run="mine")
     assert "A stimulus of each shape" in page
     assert "robust accuracy, robust minus standard" in page
     record = records.load("cue_conflict", "cifar-small")
     assert record.verdicts == {}
     assert record.computed_by_this
-    assert records.load("shape_bias", "glyphs") is None  # the kit's, read and not run
+    assert records.load("shape_bias", "glyphs") is None  # read, and not run
 
     frame = run()
     kept = store.load_frame(records.path("cue_conflict", "cifar-small").with_suffix(".csv.gz"))
@@ -282,7 +283,7 @@ def made_up(lead: float) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("lead", "word"), [(-0.2, "**to the texture**"), (0.008, "**not clearly**")])
 def test_the_page_flips_with_the_frame(lead, word, quick):
-    page = read("02", {"cue_conflict": made_up(lead)}, preset="cifar-small")
+    page = read("02", {"cue_conflict": made_up(lead), "shape_bias": letters_frame(0.2)}, preset="cifar-small")
     (told,) = [line for line in page.splitlines() if line.startswith("Adversarial training")]
     assert word in told
     assert f"{125 * lead:+.1f} points [" in told
@@ -295,7 +296,7 @@ def test_the_page_flips_with_the_frame(lead, word, quick):
 
 def test_an_interval_over_networks_and_stimuli():
     """Of networks that all say the same it is over the stimuli; where all stimuli are alike, over the networks."""
-    rng, crossed = np.random.default_rng(0), study("02", {"cue_conflict": made_up(0.2)})["crossed"]
+    rng, crossed = np.random.default_rng(0), checked(made_up(0.2))["crossed"]
 
     def interval(said):
         arms, seeds, stimuli = np.meshgrid(["robust", "standard"], range(3), range(len(said[0, 0])), indexing="ij")
@@ -314,24 +315,24 @@ def test_an_interval_over_networks_and_stimuli():
     assert found.replicates == 3
 
 
-def checked(frame: pd.DataFrame):
-    return study("02", {"cue_conflict": frame}, preset="cifar-small")["photo_judge"]
+def checked(frame: pd.DataFrame) -> dict:
+    return study("02", {"cue_conflict": frame, "shape_bias": letters_frame(0.2)}, preset="cifar-small")
 
 
 def test_checks_and_no_verdict():
-    judge = checked(made_up(0.2))
+    judge = checked(made_up(0.2))["photo_judge"]
     assert [one.holds for one in judge.controls] == [True, True]
     assert (judge.verdicts, judge.collapsed) == ({}, [])
     frame = made_up(0.2)
     frame.loc[(frame.source == "robust") & (frame.metric == "robust_accuracy"), "value"] = 0.05
-    assert [one.holds for one in checked(frame).controls] == [False, True]
+    assert [one.holds for one in checked(frame)["photo_judge"].controls] == [False, True]
 
 
 def test_of_one_replicate_nothing_is_checked():
     frame = made_up(0.2)
     alone = frame[frame.seed == 0]
     alone.attrs = frame.attrs
-    assert checked(alone).controls == []
+    assert checked(alone)["photo_judge"].controls == []
 
 
 @pytest.fixture(scope="module")
