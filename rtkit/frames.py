@@ -173,7 +173,7 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVE
         return Interval(center, -math.inf, math.inf, 1)
     spread = math.sqrt(math.fsum((value - center) ** 2 for value in values) / (n - 1) / n)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
-    below, above = _studentised(values, confidence) if n >= 5 and spread else (-half, half)
+    below, above = _studentised(values, confidence) if n >= 5 and spread > 1e-12 else (-half, half)
     low, high = center + min(below, -half), center + max(above, half)
     ends = [(value.low, value.high) if isinstance(value, Ranged) else within for value in values]
     least, most = min(center, *(low for low, _ in ends)), max(center, *(high for _, high in ends))
