@@ -269,7 +269,7 @@ def test_the_explorer_says_what_it_draws():
     draw = explored(made_up(5.0))["draw"]
     said = draw(Figure(), 2 / 255, 3.0, 1, 0.5)
     assert said.startswith("The coin: 92.0 % of clean, 40.0 % of attacked images right.")
-    assert "a height of +4.9 points" in said
+    assert "a height of +4.8 points" in said
     assert draw(Figure(), 4 / 255, 3.0, 1, 0.0).endswith("with this teacher was not run: the button trains it.")
     assert draw(Figure(), 3 / 255, 3.0, 1, 0.0) == "No network of radius 3/255 was run: the button trains it."
 
