@@ -12,7 +12,7 @@ from rtkit.frames import Missing, OutOfRange
 BASE = np.array([[99.0, 0.0], [90.0, 60.0], [85.0, 80.0], [84.0, 70.0]])  # the last is worse than the third on both
 TAUGHT = ("clean images only", "attacked images only")
 # Lines from the standard network (99 and 0): WRM loses a point for four, ARKS one for five.
-SMOOTHED = (("wrm", 0.5, 94.0, 20.0), ("wrm", 2.0, 89.0, 40.0), ("arks", 0.25, 94.0, 25.0), ("arks", 1.0, 89.0, 50.0))
+SMOOTHED = (("wrm", 0.25, 94.0, 20.0), ("wrm", 1.0, 89.0, 40.0), ("arks", 0.25, 94.0, 25.0), ("arks", 1.0, 89.0, 50.0))
 
 
 def made_up(lift: float, seeds=(0, 1, 2, 3, 4), cleaner: float = 0.0, preset="glyphs-full") -> pd.DataFrame:
