@@ -11,13 +11,16 @@ from rtkit.definitions import code
 from rtkit.measure import students
 from rtkit.measure.students import THREAT, Student
 from rtkit.models import Network
+from rtkit.threat import ThreatModel
+
+CURVE = (0, 2, 4, 8, 16)  # radii of the attack, in grey levels, at which a network's robustness is drawn
 
 
-def accuracy(net: Network, images: Images) -> float:
+def accuracy(net: Network, images: Images, threat: ThreatModel = THREAT) -> float:
     """Accuracy under ten steps of PGD on the margin: enough to compare checkpoints, too little to judge."""
     tried = robustness.battery(len(images.classes), steps=10)["PGD on the margin"]
     generator = torch.Generator(device=compute.device()).manual_seed(0)
-    kept = [robustness.worst_case(net, x, y, THREAT, [tried], generator)[-1] for x, y in evaluation.batches(images)]
+    kept = [robustness.worst_case(net, x, y, threat, [tried], generator)[-1] for x, y in evaluation.batches(images)]
     return float(torch.cat(kept).float().mean())
 
 
@@ -29,7 +32,7 @@ def _train(student: Student) -> tuple[dict, dict]:
 
     def watch(net: Network, task) -> float:
         nonlocal best
-        score = accuracy(net, task.validation[: student.n_train // 20])
+        score = accuracy(net, task.validation[: student.n_train // 40])
         if score >= best[0]:
             best = score, {name: value.clone() for name, value in net.state_dict().items()}
         return score
@@ -59,25 +62,30 @@ def _measure(student: Student) -> Iterator[dict]:
     for metric, images in (("clean_accuracy", task.test), ("validation_accuracy", task.validation)):
         yield student.row(metric, evaluation.accuracy(net, images), len(images), **cost)
     for metric in ("moved", "collapsed"):
-        yield student.row(metric, float(facts[metric]), student.n_train // 20)
+        yield student.row(metric, float(facts[metric]), student.n_train // 40)
     surrogates = [replace(student.source, kind="standard", source_eps=0.0).load()[0]]
     last = dict(students.attacked(student, net, task.test[:n], surrogates))
     for metric in ("robust_accuracy", "only_transferred", "only_auto_pgd"):
         yield student.row(metric, last[metric], n)
     checked = robustness.robustness(net, task.test[: n // 3], THREAT, steps=5, seed=student.seed)
     yield student.row("self_check_warnings", len(checked.warnings), n // 3)
-    yield student.row("generalisation_gap", accuracy(net, task.pool[:n]) - accuracy(net, task.test[:n]), n)
+    for eps in CURVE:
+        found = accuracy(net, task.test[: n // 3], replace(THREAT, eps=eps / 255))
+        yield student.row("accuracy_at", found, n // 3, attack_eps=float(eps))
+    under = accuracy(net, task.test[:n])
+    yield student.row("generalisation_gap", accuracy(net, task.pool[:n]) - under, n)
+    yield student.row("pgd_accuracy", under, n)
     best = network(student, "best")[0]
-    same = all(torch.equal(value, best.state_dict()[name]) for name, value in net.state_dict().items())
-    found = last if same else dict(students.attacked(student, best, task.test[:n], surrogates))
-    yield student.row("clean_accuracy", evaluation.accuracy(best, task.test), len(task.test), checkpoint="best")
-    yield student.row("robust_accuracy", found["robust_accuracy"], n, checkpoint="best")
+    yield student.row("pgd_accuracy", accuracy(best, task.test[:n]), n, checkpoint="best")
 
 
 def rows(student: Student) -> Iterator[dict]:
-    """Compute the rows of one student: `students.Student.row`'s columns, and `checkpoint` ("last", or "best")."""
+    """Compute the rows of one student.
+
+    Columns as in `students.Student.row`, and `checkpoint` ("last", or "best"); `attack_eps`, the radius of a curve.
+    """
     for row in _measure(student):
-        yield {"checkpoint": "last"} | row
+        yield {"checkpoint": "last", "attack_eps": 0.0} | row
 
 
 def validation(student: Student) -> Iterator[dict]:
