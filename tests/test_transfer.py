@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from lessons import read, study
 
-from rtkit import checks, experiment, labels, lesson, models, plots, presets, records, say, tasks, widgets
+from rtkit import checks, experiment, labels, lesson, models, plots, presets, say, tasks, widgets
 from rtkit.frames import by_seed, lead
 from rtkit.judge import Judge
 from rtkit.labels import SHAPES
@@ -84,7 +84,8 @@ def made_up(lead: float) -> pd.DataFrame:
                     rows.append(row(seed, "robust", target, AUTHORS, level))
                 rows.append(row(seed, "robust", target, f"last_block{recipe}", level - gain))
                 rows.append(row(seed, "robust", target, f"last_two_stages{recipe}", level - 0.1))
-            rows.append(row(seed, "noise", target, "last_stage", 0.72 + jitter))
+            if target != "greek":
+                rows.append(row(seed, "noise", target, "last_stage", 0.72 + jitter))
             for dose in (0, 8, 14):
                 rows.append(row(seed, "noise", target, "fixed_feature", 0.61, texture_amplitude=dose / 255))
             if target != "greek":
@@ -151,11 +152,11 @@ def test_seeds_and_presets_that_do_not_exist(grid):
 
 def test_every_protocol_is_tried_at_the_same_rates_from_either_source(grid):
     tried = list(grid["tried"](presets.get("glyphs"), 100))
-    assert len(tried) == (2 * 6 - 1) * 2 * 2 * 3  # from scratch there is one source
+    assert len(tried) == (2 * 6 - 1) * 2 * 3  # from scratch there is one source
     for setting, cell in tried:
         assert (cell.study, cell.seed, cell.measure_at) == ("tuning", 100, ())
         assert setting == {"method": cell.protocol, "source": cell.source.kind, "lr": cell.lr}
-    assert {cell.n_train for _, cell in tried} == {(100,), (400,)}
+    assert {cell.n_train for _, cell in tried} == {(100,)}
     assert grid["tried_rows"] is transfer.rows
 
 
@@ -312,7 +313,7 @@ def test_the_lead_may_shrink_in_points_and_grow_in_log_odds():
 def test_the_explorer_moves(monkeypatch):
     frame = made_up(0.10)
     space = study("01", {"transfer": frame})
-    space |= {"sweep": space["core"](frame), "depths": tuple(transfer.RATES)[:-1]}
+    space |= {"main": space["core"](frame), "depths": tuple(transfer.RATES)[:-1]}
     value(space, "def draw")
     value(space, "def lacking")
     box = value(space, "runs =")
@@ -327,15 +328,17 @@ def test_the_explorer_moves(monkeypatch):
     assert "900 pictures" in sentence.value
     assert "+2.0 points" in sentence.value
     method.value = "fixed_feature"
-    assert "No run with 900 pictures of digits (real), fixed features at radius 4/255" in sentence.value
-    cells = space["lacking"]("digits", "fixed_feature", EPS, 900)
+    n.value = 300
+    assert "No run with 300 pictures of digits (real), fixed features at radius 4/255" in sentence.value
+    cells = space["lacking"]("digits", "fixed_feature", EPS, 300)
     assert [(one.source.kind, one.n_train, one.lr) for one in cells] == [
-        ("standard", (900,), transfer.RATES["fixed_feature"]),
-        ("robust", (900,), transfer.RATES["fixed_feature"]),
+        ("standard", (300,), transfer.RATES["fixed_feature"]),
+        ("robust", (300,), transfer.RATES["fixed_feature"]),
     ]
+    assert {one.source.world.texture_amplitude for one in cells} == {DOSE}
     assert not space["lacking"]("digits", "last_stage", EPS, 900)  # there already
     assert not training.children[0].disabled
-    found = [one.row("clean_accuracy", 0.5 + 0.2 * k, 100, n_train=900) for k, one in enumerate(cells)]
+    found = [one.row("clean_accuracy", 0.5 + 0.2 * k, 100, n_train=300) for k, one in enumerate(cells)]
     space["join"](pd.DataFrame(found))
     method.value = "last_stage"
     method.value = "fixed_feature"
@@ -359,34 +362,25 @@ def quick(monkeypatch):
 
 
 def test_the_page_turns_round_with_the_arms(quick):
-    """The kit's frame, but where shape decides each source has the other's accuracies."""
-    frame = records.frame("transfer", "glyphs")
-    there = ~frame.target.isin(["source", "textures"]) & frame.source.isin(["standard", "robust"])
-    other = frame.source.map({"standard": "robust", "robust": "standard"})
-    other_eps = other.map({"standard": 0.0, "robust": EPS})
-    here = (frame.source_seed == frame.seed) & there & ~frame.method.isin(["scratch", "last_block", "last_two_stages"])
-    frame = frame.assign(source=frame.source.mask(here, other), source_eps=frame.source_eps.mask(here, other_eps))
-    frame.attrs = {"study": "transfer", "preset": "glyphs", "run": "kit"}
-    said = read(
-        "01", {"transfer": frame}, guess={"own task": 1, "lead": 2, "more pictures": "growing", "no texture": 4}
-    )
-    first = "the robust source is **{}** the standard source: {}22.6 points"
-    assert said.count(first.format("behind", "-")) == 2  # what was found, and section 4
-    assert first.format("ahead of", "+") not in said
-    assert "**U-C1** With few training images" in said
+    """A frame in which the robust source leads, and one in which it is behind wherever shape decides."""
+    guesses = {"own task": 1, "lead": 2, "more pictures": "growing", "no texture": 4}
+    said = {lead: read("01", {"transfer": made_up(lead)}, guess=guesses) for lead in (0.10, -0.10)}
+    first = "the robust source is **{}** the standard source: {}8.0 points"
+    assert said[0.10].count(first.format("ahead of", "+")) == 2  # what was found, and section 4
+    assert said[-0.10].count(first.format("behind", "-")) == 2
+    assert first.format("ahead of", "+") not in said[-0.10]
     for claim in ("U-C1", "U-C2", "U-C3", "U-C5", "S-C2", "S-C5"):
-        assert re.search(rf"\*\*{claim}\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD\*\*", said), claim
-        assert re.search(rf"\[{claim}\]\(#{claim}\) .* \*\*opposite seen in this world\*\*", said), claim
-    assert "the lead in points **grows** (fewest minus most: -15.6  [" in said
-    assert "the lead in points **shrinks**" not in said
-    assert "*You said: growing.* It is **growing**." in said
-    assert "*You said: 2.* It is **-22.6 points" in said
-    assert "Not yet: put lead" in said
+        assert re.search(rf"\*\*{claim}\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD", said[-0.10]), claim
+        assert re.search(rf"\[{claim}\]\(#{claim}\) .* \*\*opposite seen in this world", said[-0.10]), claim
+    assert "he lead in points **grows** (fewest minus most: -8.0  [" in said[-0.10]
+    assert "*You said: growing.* It is **growing**." in said[-0.10]
+    assert "*You said: growing.* It is **shrinking**." in said[0.10]
+    assert "Not yet: put lead" in said[0.10]
 
 
 def test_the_warm_up_accepts_like_with_like_alone(capsys):
     """The noise source met two targets at one size; the standard source is better on the third and with more."""
-    space = study("01")
+    space = study("01", {"transfer": made_up(0.10)})
     main, two = space["judge"].main, space["TWO"]
 
     def told(effect) -> str:
@@ -410,17 +404,17 @@ def test_the_warm_up_accepts_like_with_like_alone(capsys):
 
 def test_what_the_authors_measured_is_judged_by_the_same_effects():
     """Known values, found independently of the kit; none of them is called supported."""
-    space = study("01")
+    space = study("01", {"transfer": made_up(0.10)})
     found = space["authors"].verdicts
     known = {
         "U-C1": (9.26, 8.87, 9.65),
-        "U-C4": (6.40, 5.69, 7.11),
         "U-C5": (9.47, 9.11, 9.83),
         "U-C7": (2.33, 1.88, 2.78),
     }
     known |= {"S-C1": (3.42, -1.11, 7.95), "S-C2": (0.19, -0.29, 0.66), "S-C1@ResNet-18": (2.75, -1.71, 7.21)}
     for name, numbers in known.items():
         assert (found[name].effect, found[name].low, found[name].high) == pytest.approx(numbers, abs=0.006), name
+    assert 1.5 < math.exp(found["U-C4"].low) < math.exp(found["U-C4"].high) < 1.9  # the lead at epoch 11 over the end's
     parts = {part.name: part for part in found["S-C5@ResNet-18"].parts}
     assert (parts["change"].effect, parts["change"].low) == pytest.approx((18.3, 15.1), abs=0.06)
     assert found["S-C7"].parts[1].effect == pytest.approx(2.48, abs=0.006)
@@ -430,9 +424,10 @@ def test_what_the_authors_measured_is_judged_by_the_same_effects():
     assert "| published results, ResNet-18 |" in say.card(space["judge"], "S-C5").data
 
 
-@pytest.mark.slow
-def test_a_page_with_fewer_sizes_and_protocols_reads_to_its_end():
+def test_a_page_with_fewer_sizes_and_protocols_reads_to_its_end(quick):
     """What the changed grid leaves out is not run; nothing raises, and every verdict says what was changed."""
-    said = read("01", n_train=[100], trained=["full_network"])
-    assert "EXPLORATORY: N_TRAIN, TRAINED CHANGED" in said
+    frame = made_up(0.10)
+    few = (frame.n_train <= 100) & ~frame.method.str.contains("last_")
+    few |= (frame.n_train == 100) & frame.method.str.startswith("last_stage")
+    said = read("01", {"transfer": framed(frame[few])}, n_train=[100], trained=["full_network"])
     assert "Not run" in said
