@@ -7,15 +7,19 @@ from unittest import mock
 
 import pandas as pd
 import pytest
+import torch
 from lessons import read, study
 
 from rtkit import checks, experiment, labels, lesson, models, plots, presets, say, tasks, widgets
+from rtkit.data import targets
+from rtkit.data.glyphs import World
 from rtkit.frames import by_seed, lead
 from rtkit.judge import Judge
 from rtkit.labels import SHAPES
 from rtkit.labels import TEXTURED as FINE
 from rtkit.measure import transfer
 from rtkit.sources import Source
+from rtkit.training import History
 
 AUTHORS = "last_stage, authors"
 CELLS = 209  # of one replicate at the default preset
@@ -158,6 +162,27 @@ def test_every_protocol_is_tried_at_the_same_rates_from_either_source(grid):
         assert setting == {"method": cell.protocol, "source": cell.source.kind, "lr": cell.lr}
     assert {cell.n_train for _, cell in tried} == {(100,)}
     assert grid["tried_rows"] is transfer.rows
+
+
+def test_a_cell_follows_its_recipe_on_its_subset_of_its_copy(root, monkeypatch):
+    world = World(DOSE, texture_reliability=transfer.RANDOMISED)
+    source = Source.of(presets.get("smoke"), "untrained", 0.0, 0, world)
+    cell = transfer.Cell("transfer", source, 3, "digits", "last_stage", (20,), 2, 10, 0.1, (), 0, "authors", 8, 2)
+    seen = {}
+
+    def train(net, images, phases, seed, **_):
+        seen.update(net=net, images=images, phase=phases[0], seed=seed)
+        return History()
+
+    monkeypatch.setattr(transfer, "train", train)
+    (row, _) = transfer.rows(cell)
+    assert (row["method"], row["target"], row["source"]) == ("last_stage, authors", "digits_8", "randomised")
+    assert (row["subset"], row["architecture"], row["seed"], seen["seed"]) == (2, "small-8", 3, 2003)
+    assert (seen["phase"].schedule, seen["phase"].lr) == ("step", 0.1)
+    assert 0.8 < float(seen["net"].head.weight.std()) < 1.2
+    assert not seen["net"].head.bias.any()
+    whole = tasks.target("digits", world, 3).subset(20, 2003)
+    assert torch.equal(seen["images"].x, targets.lower_resolution(whole.x, 8))
 
 
 def test_an_interrupted_study_resumes(grid, root, monkeypatch):
