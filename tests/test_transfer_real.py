@@ -23,7 +23,7 @@ OWN = "own = pick"  # the cell that draws data sets of one's own
 def real(lead: float, targets=THREE, **more) -> pd.DataFrame:
     """A frame of a world of real images in which the robust source leads by `lead` everywhere."""
     rows, world = [], {"texture_amplitude": math.nan, "shape_reliability": math.nan} | more
-    for seed, jitter in enumerate(JITTER[:3]):
+    for seed, jitter in enumerate(JITTER):
         for source, plus in (("standard", 0.0), ("robust", lead + jitter)):
             radius = {"source_eps": EPS if source == "robust" else 0.0} | world
             for target in targets:
@@ -53,7 +53,7 @@ def test_data_sets_of_a_reader_leave_every_verdict_of_the_glyph_world_as_it_was(
     assert set(pick(after.main, target="mine").arm) == {"standard", "robust", "untrained", "second"}
 
 
-@pytest.mark.parametrize(("lead", "word"), [(0.1, "supported"), (-0.1, "contradicted"), (0.0, "inconclusive")])
+@pytest.mark.parametrize(("lead", "word"), [(0.1, "supported"), (-0.1, "contradicted"), (0.0, "null")])
 def test_verdicts_on_real_images(lead, word):
     judge = judged(real(lead))
     assert set(judge.main[judge.main.judged].target) == set(THREE)
@@ -61,10 +61,10 @@ def test_verdicts_on_real_images(lead, word):
     assert set(judge.main[judge.main.common].n_train) == {100}
     found = judge.verdicts
     assert {found[name].verdict for name in ("U-C1", "U-C5", "S-C2")} == {word}
-    missing = ("U-C3", "U-C4", "U-C6", "U-C7", "S-C1", "S-C4", "S-C5")
+    missing = ("U-C3", "U-C4", "U-C6", "U-C7", "S-C1", "S-C4", "S-C5", "S-C6", "S-C7", "KIT-T1", "KIT-T2")
     assert {found[name].reason for name in missing} == {"not_run"}
     assert {verdict.scope for verdict in found.values()} == {"small-scale"}
-    assert [control.holds for control in judge.controls] == [True, True, True]
+    assert [control.holds for control in judge.controls] == [True, True]
 
 
 @pytest.mark.parametrize(
