@@ -133,30 +133,20 @@ def odds(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> float:
     return log_odds((found.value * found.n_test).sum(), found.n_test.sum())
 
 
-@functools.cache
-def _redrawn(n: int) -> np.ndarray:
-    """How often each of n values is drawn in 1,999 samples, as shares. Shape: (1999, n)."""
-    drawn = np.random.default_rng(0).integers(n, size=(1999, n))
-    return np.stack([np.bincount(one, minlength=n) for one in drawn]) / n
-
-
-def _studentised(values: Sequence[float], confidence: float) -> tuple[float, float]:
-    """The ends of the studentised bootstrap interval about the mean (Efron & Tibshirani 1993, section 12.5)."""
-    x, shares = np.array(values, float) - np.mean(values), _redrawn(len(values))
-    means = shares @ x
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.nan_to_num(means / np.sqrt(shares @ x**2 - means**2), posinf=np.inf, neginf=-np.inf)
-    ends = np.quantile(t, [(1 + confidence) / 2, (1 - confidence) / 2], method="inverted_cdf")
-    below, above = (-ends * x.std()).tolist()
-    return below, above
+def _skewed(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """The ends about the mean of an interval that allows for skewness: Hall 1992, his cubic transformation of t."""
+    n, third = len(values), stats.skew(values, bias=False) / 3 or 1e-9  # of no skewness it is Student's
+    t = stats.t.ppf((1 + confidence) / 2, n - 1) * np.array([1, -1]) / math.sqrt(n)
+    below, above = (1 - np.cbrt(1 + 3 * third * (t - third / (2 * n)))) / third * np.std(values, ddof=1)
+    return float(below), float(above)
 
 
 def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVERYTHING) -> Interval:
-    """Student's t interval of the mean over replicates, or where it reaches farther the studentised bootstrap's.
+    """Student's t interval of the mean over replicates, or where it reaches farther the one that allows for skewness.
 
-    Where an effect is skewed, t alone errs on one side three times as often as it says. Below five replicates it stands
-    alone; a single one leaves the mean unbounded. An interval ends where the mean cannot lie, and so holds the true one
-    no less often: at the range that `Ranged` values know.
+    Where an effect is skewed, t alone errs on one side two to four times as often as it says. Below eight replicates,
+    too few to see skewness by, it stands alone; a single one leaves the mean unbounded. An interval ends where the mean
+    cannot lie, and so holds the true one no less often: at the range that `Ranged` values know.
 
     Args:
         within: the range of values that know none.
@@ -173,7 +163,7 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVE
         return Interval(center, -math.inf, math.inf, 1)
     spread = math.sqrt(math.fsum((value - center) ** 2 for value in values) / (n - 1) / n)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
-    below, above = _studentised(values, confidence) if n >= 5 and spread > 1e-12 else (-half, half)
+    below, above = _skewed(values, confidence) if n >= 8 and spread > 1e-12 else (-half, half)
     low, high = center + min(below, -half), center + max(above, half)
     ends = [(value.low, value.high) if isinstance(value, Ranged) else within for value in values]
     least, most = min(center, *(low for low, _ in ends)), max(center, *(high for _, high in ends))
