@@ -93,9 +93,7 @@ def distilled(
     return Method(init, phases)
 
 
-def lwf(
-    *, weight: float, steps: int, lr: float, warmup_steps: int, warmup_lr: float | None = None, **budget
-) -> Method:
+def lwf(*, weight: float, steps: int, lr: float, warmup_steps: int, warmup_lr: float | None = None, **budget) -> Method:
     """Robust transfer by learning without forgetting (Shafahi et al. 2020, section 5).
 
     Head alone first, then everything, while the penultimate features are held near the source's on the same images.

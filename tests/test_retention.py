@@ -103,6 +103,8 @@ def test_one_student_is_measured(grid, tmp_path, monkeypatch):
     right = evaluation.accuracy(network, make("lwf").task().test)
     assert itself[itself.metric == "clean_accuracy"].value.item() == right
     assert [row["metric"] for row in retention.validation(make("lwf"))] == ["clean", "robust"]
+    twice = (one(make("lwf")).net.state_dict() for one in (retention.trained, students.trained))
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*(state.values() for state in twice), strict=True))
 
 
 HEAD, FULL, LWF = (70.0, 50.0), (85.0, 10.0), (75.0, 60.0)
