@@ -93,21 +93,18 @@ def distilled(
     return Method(init, phases)
 
 
-def lwf(
-    *, weight: float, steps: int, lr: float, batch_size: int, warmup_steps: int, batchnorm: str = "adapt"
-) -> Method:
+def lwf(*, weight: float, steps: int, lr: float, warmup_steps: int, warmup_lr: float | None = None, **budget) -> Method:
     """Robust transfer by learning without forgetting (Shafahi et al. 2020, section 5).
 
     Head alone first, then everything, while the penultimate features are held near the source's on the same images.
 
     Args:
         weight: of the L1 distance between the features; zero makes it fine-tuning with a warmed-up head.
-        warmup_steps: the first of the steps, on the head alone.
-        batchnorm: see `Phase`.
+        warmup_steps: the first of the steps, on the head alone; warmup_lr: their peak rate, by default lr as well.
+        budget: batch_size and batchnorm, see `Phase`.
     """
-    terms = (Term("features_l1", weight),)
-    head = Phase(steps=warmup_steps, lr=lr, batch_size=batch_size, trainable=0, batchnorm=batchnorm)
-    body = Phase(steps=steps - warmup_steps, lr=lr, batch_size=batch_size, batchnorm=batchnorm, terms=terms)
+    head = Phase(steps=warmup_steps, lr=warmup_lr or lr, trainable=0, **budget)
+    body = Phase(steps=steps - warmup_steps, lr=lr, terms=(Term("features_l1", weight),), **budget)
     return Method("source", (head, body))
 
 
