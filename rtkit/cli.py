@@ -131,7 +131,7 @@ def _study(arguments: argparse.Namespace, preset: str) -> None:
         space = lesson.execute(path, values, lesson.GRID if tune or register else lesson.STUDY)
         if register:
             study = next(name for name in known if preset in known[name])
-            facts = _module("experiment").register(_module(f"measure.{study}").rows, space["cells"], preset, register)
+            facts = _module("protocols").register(_module(f"measure.{study}").rows, space["cells"], preset, register)
             seeds, cost = f"{facts['seeds'][0]} to {facts['seeds'][-1]}", f"{facts['core_hours']} core-hours in all"
             return print(f"{study}, version {facts['version']}: seeds {seeds}, {facts['cells']} cells each, {cost}")
         if tune:

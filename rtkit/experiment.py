@@ -1,8 +1,6 @@
 """Running the cells of a study: from what comes with the kit, from the cache, or computed, a process for each core."""
 
-import json
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -13,7 +11,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from rtkit import CONFIRMATION, STUDIES, TUNING, cluster, compute, presets, protocols, records, store, tasks
+from rtkit import STUDIES, TUNING, cluster, compute, presets, protocols, records, store, tasks
 from rtkit.definitions import code
 from rtkit.knobs import several
 from rtkit.presets import Preset
@@ -217,32 +215,6 @@ def run(
     made = records.Made((*kit.attrs["made"], *own.attrs["made"]))
     both.attrs = facts | {"run": "both" if len(found) else "mine", "made": made}
     return both
-
-
-def register(rows: Callable, cells: Callable, preset: str, core_hours: float) -> dict:
-    """Write a protocol: fix what a study compares and how it will be judged, before the seeds that judge are computed.
-
-    Args:
-        core_hours: what the ten will cost, as measured on a tuning seed.
-
-    Raises:
-        ValueError: this very protocol is registered.
-    """
-    chosen, study = presets.get(preset), study_of(rows)
-    before, todo = protocols.versions(study), list(cells(chosen, TUNING[0], ()))
-    first = CONFIRMATION[0] + 10 * len(before)
-    facts = {"version": len(before) + 1, "date": time.strftime("%Y-%m-%d"), "preset": preset}
-    facts |= {"seeds": list(range(first, first + 10)), "looks": 1, "format": compute.kind(), "cells": len(todo)}
-    facts |= {"core_hours": core_hours}
-    facts |= {"grid": store.key([store.to_json(cell).replace(str(TUNING[0]), "SEED") for cell in todo], "")}
-    facts |= {"computing": code(rows), "reading": protocols.reading(study), "claims": protocols.judged(study)}
-    facts["hash"] = store.key({name: facts[name] for name in ("grid", "computing", "reading", "seeds", "claims")}, "")
-    same = ("preset", "grid", "computing", "reading", "claims")
-    if any(all(one[name] == facts[name] for name in same) for one in before):
-        raise ValueError(f"this protocol of {study} is registered; what changes nothing needs no new version")
-    path = protocols.path(study)
-    store.write_atomically(path, json.dumps({"study": study, "versions": [*before, facts]}, indent=1).encode() + b"\n")
-    return facts
 
 
 def tune(rows: Callable, tried: Callable[[Preset, int], Iterator[tuple[dict, object]]], preset: str) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +30,7 @@ class OutOfRange(ValueError):
 
 
 class Ranged(float):
-    """A number that knows between which others it must lie, as do its sums, differences and whole multiples.
-
-    Any other arithmetic, numpy's among it, makes a plain number of it.
-    """
+    """A number that knows between which others it must lie, as do sums, differences, whole multiples; no others."""
 
     def __new__(cls, value: float, low: float = -math.inf, high: float = math.inf):
         self = super().__new__(cls, value)
@@ -112,10 +110,7 @@ def mean(frame: pd.DataFrame, metric: str = "clean_accuracy", **where) -> Ranged
 def lead(
     frame: pd.DataFrame, first: dict | str = "robust", second: dict | str = "standard", of=mean, **where
 ) -> Ranged:
-    """`mean`, or what else is asked `of` them, of the first arm minus that of the second.
-
-    An arm is a dict of columns, or a value of `arm`.
-    """
+    """`mean`, or what is asked `of` them, of one arm minus another: each a dict of columns, or a value of `arm`."""
     first, second = ({"arm": arm} if isinstance(arm, str) else arm for arm in (first, second))
     return of(frame, **where | first) - of(frame, **where | second)
 
@@ -144,9 +139,8 @@ def _skewed(values: Sequence[float], confidence: float) -> tuple[float, float]:
 def interval(values: Sequence[float], confidence: float = CONFIDENCE, within=EVERYTHING) -> Interval:
     """Student's t interval of the mean over replicates, or where it reaches farther the one that allows for skewness.
 
-    Where an effect is skewed, t alone errs on one side two to four times as often as it says. Below eight replicates,
-    too few to see skewness by, it stands alone; a single one leaves the mean unbounded. An interval ends where the mean
-    cannot lie, and so holds the true one no less often: at the range that `Ranged` values know.
+    Below eight replicates, too few to see skewness by, t stands alone; a single one leaves the mean unbounded. It ends
+    where the mean cannot lie, and so holds the true one no less often: at the range that `Ranged` values know.
 
     Args:
         within: the range of values that know none.
@@ -179,25 +173,17 @@ def predicted(values: Sequence[float], within=EVERYTHING) -> Interval:
 
 
 def _values(frame: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> dict[int, float]:
-    found, left = {}, OutOfRange()
+    found = {}
     for seed, part in frame.groupby("seed"):
-        try:
+        with suppress(OutOfRange):
             found[int(seed)] = value(part)
-        except OutOfRange as error:
-            left = error
     if not found and len(frame):
-        raise left
+        raise OutOfRange("no replicate can be compared")
     return found
 
 
 def by_seed(frame: pd.DataFrame, value: Callable[[pd.DataFrame], float]) -> pd.Series:
-    """`value(frame of one replicate)`, a row per replicate: what an interval is made of, to be printed and drawn.
-
-    Replicates that are `OutOfRange` are left out.
-
-    Raises:
-        OutOfRange: all are.
-    """
+    """`value(frame of one replicate)`, a row for each that is not `OutOfRange`: what an interval is made of."""
     return pd.Series(_values(frame, value), dtype=float).rename_axis("seed")
 
 

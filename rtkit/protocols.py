@@ -1,12 +1,14 @@
-"""Registered protocols: what was fixed, and committed, before the seeds that judge were computed. Imports no torch."""
+"""Registered protocols: what was fixed, and committed, before the seeds that judge were computed. Reads no torch."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from rtkit import CONFIRMATION, STUDIES, TUNING, claims, lesson, store
-from rtkit.definitions import code_of
+from rtkit.definitions import code, code_of
 
 
 def path(study: str) -> Path:
@@ -72,3 +74,31 @@ def status(frame: pd.DataFrame) -> str:
     if found["reading"] != reading(study):
         return "exploratory: read otherwise than registered"
     return "confirmatory"
+
+
+def register(rows: Callable, cells: Callable, preset: str, core_hours: float) -> dict:
+    """Write a protocol: fix what a study compares and how it will be judged, before the seeds that judge are computed.
+
+    Args:
+        core_hours: what the ten will cost, as measured on a tuning seed.
+
+    Raises:
+        ValueError: this very protocol is registered.
+    """
+    from rtkit import compute, presets  # which import torch
+
+    study = rows.__module__.rpartition(".")[2]
+    before, todo = versions(study), list(cells(presets.get(preset), TUNING[0], ()))
+    first = CONFIRMATION[0] + 10 * len(before)
+    facts = {"version": len(before) + 1, "date": time.strftime("%Y-%m-%d"), "preset": preset}
+    facts |= {"seeds": list(range(first, first + 10)), "looks": 1, "format": compute.kind(), "cells": len(todo)}
+    facts |= {"core_hours": core_hours}
+    facts |= {"grid": store.key([store.to_json(cell).replace(str(TUNING[0]), "SEED") for cell in todo], "")}
+    facts |= {"computing": code(rows), "reading": reading(study), "claims": judged(study)}
+    facts["hash"] = store.key({name: facts[name] for name in ("grid", "computing", "reading", "seeds", "claims")}, "")
+    same = ("preset", "grid", "computing", "reading", "claims")
+    if any(all(one[name] == facts[name] for name in same) for one in before):
+        raise ValueError(f"this protocol of {study} is registered; what changes nothing needs no new version")
+    text = json.dumps({"study": study, "versions": [*before, facts]}, indent=1) + "\n"
+    store.write_atomically(path(study), text.encode())
+    return facts

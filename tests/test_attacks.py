@@ -257,7 +257,7 @@ def test_half_precision(norm, dtype, scale):
         found = attack(net, x, y, ThreatModel(norm, 0.1), steps=3)
         assert found.dtype == dtype
         assert found.isfinite().all()
-        assert (ThreatModel(norm, 0.1).size((found - x).float()) < 0.105).all()  # to a step of bfloat16
+        assert (ThreatModel(norm, 0.1).size((found - x).float()) < 0.11).all()  # to a step of bfloat16
 
 
 @pytest.mark.parametrize("attack", [attacks.pgd, apgd.apgd, attacks.n_fgsm])

@@ -269,7 +269,7 @@ def test_effects_at_their_margins_are_rarely_called_anything(count, noise):
 def test_null_is_said_within_the_bound_alone():
     small = replace(CLAIM, bound=1.0)
     assert verdict(0.1, -0.2, 0.1, 0.0, -0.1, claim=small).verdict == "null"
-    assert verdict(0.1, -0.2, 0.1, 0.0, -0.1).verdict == "inconclusive"
+    assert verdict(0.1, -0.2, 0.1, 0.0, -0.1, claim=replace(CLAIM, bound=0.0)).verdict == "inconclusive"
     assert verdict(3.9, -0.2, 0.1, 2.9, -2.9, claim=small).verdict == "inconclusive"
     assert verdict(0.4, 0.5, 0.4, 0.5, 0.6, claim=small).verdict == "supported"
 

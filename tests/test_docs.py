@@ -13,7 +13,7 @@ ROOT = store.ROOT
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOCS = ("methods", "own_images", "published_networks", "other_libraries", "clusters", "costs", "gpu", "figures")
-DOCS += ("teachers",)
+DOCS += ("protocols", "teachers")
 
 
 def prose(text: str) -> str:

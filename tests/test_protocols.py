@@ -30,13 +30,13 @@ def test_no_seed_that_judges_is_computed_before_a_protocol_names_it(elsewhere):
     with pytest.raises(ValueError, match=r"seeds \[200\] are kept .* none of transfer at smoke names them"):
         experiment.run(transfer.rows, smoke_cells, "smoke", **how)
     assert not list(elsewhere.rglob("*.json"))
-    facts = experiment.register(transfer.rows, smoke_cells, "smoke", 0.1)
+    facts = protocols.register(transfer.rows, smoke_cells, "smoke", 0.1)
     assert (facts["version"], facts["seeds"], facts["cells"]) == (1, list(range(200, 210)), 1)
     assert set(experiment.run(transfer.rows, smoke_cells, "smoke", **how).seed) == {200}
     with pytest.raises(ValueError, match=r"seeds \[210\] are kept"):
         experiment.run(transfer.rows, smoke_cells, "smoke", seeds=[210], run="mine")
     with pytest.raises(ValueError, match="needs no new version"):
-        experiment.register(transfer.rows, smoke_cells, "smoke", 0.1)
+        protocols.register(transfer.rows, smoke_cells, "smoke", 0.1)
 
     def other(*args):
         return [
@@ -44,7 +44,7 @@ def test_no_seed_that_judges_is_computed_before_a_protocol_names_it(elsewhere):
             for cell in smoke_cells(*args)
         ]
 
-    assert experiment.register(transfer.rows, other, "smoke", 0.1)["seeds"] == list(range(210, 220))
+    assert protocols.register(transfer.rows, other, "smoke", 0.1)["seeds"] == list(range(210, 220))
     assert [one["version"] for one in protocols.versions("transfer")] == [1, 2]
     assert protocols.current("transfer", "smoke")["version"] == 2
 
