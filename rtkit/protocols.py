@@ -85,9 +85,9 @@ def register(rows: Callable, cells: Callable, preset: str, core_hours: float) ->
     Raises:
         ValueError: this very protocol is registered.
     """
-    from rtkit import compute, presets  # which import torch
+    from rtkit import compute, experiment, presets  # which import torch
 
-    study = rows.__module__.rpartition(".")[2]
+    study = experiment.study_of(rows)
     before, todo = versions(study), list(cells(presets.get(preset), TUNING[0], ()))
     first = CONFIRMATION[0] + 10 * len(before)
     facts = {"version": len(before) + 1, "date": time.strftime("%Y-%m-%d"), "preset": preset}

@@ -178,14 +178,9 @@ def load(study: str, preset: str, origin: str = "yours") -> Record | None:
         data = store.load_record(where)
         found = {key: Verdict.read(kept) for key, kept in data["verdicts"].items()}
         computed = {one["code"] for one in data["made"]} <= {rows_code(study)}
-        facts = (
-            tuple(data["seeds"]),
-            computed,
-            data["reading"] == protocols.reading(study),
-            tuple(data["made"]),
-            found,
-        )
-        return Record(origin, study, preset, *facts, tuple(data.get("controls", ())))
+        read = data["reading"] == protocols.reading(study)
+        seeds, made, controls = tuple(data["seeds"]), tuple(data["made"]), tuple(data.get("controls", ()))
+        return Record(origin, study, preset, seeds, computed, read, made, found, controls)
     except (ValueError, KeyError, TypeError) as error:
         message = f"{where} cannot be read ({error}) and is passed over; delete it, or run the study again"
         warnings.warn(message, store.DamagedFile, stacklevel=2)
