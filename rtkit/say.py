@@ -11,6 +11,7 @@ from rtkit.frames import Interval, Missing, OutOfRange
 from rtkit.judge import Judge
 
 NOT_RUN = "*Not run at this preset.*"
+EXPLORED = "explored, with few replicates and under earlier rules: no verdict"
 _SAID = ("supported", "contradicted", "null", "inconclusive")
 _WORDS = {
     "mechanism": ("seen in this world", "opposite seen in this world", "no difference in this world", "cannot tell"),
@@ -114,10 +115,10 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
     if verdict.reason.startswith("collapsed"):
         rows["but"] = f"{verdict.reason}: whatever the interval, the world cannot tell"
     if judge.preset in DRAWN:
-        kept = records.load(claim.study, records.REAL, "kit")
+        kept = records.load(claim.study, records.REAL, "kit") or records.load(claim.study, records.REAL, "explored")
         other = kept.verdicts.get(name) if kept else None
         if other and other.effect is not None:
-            rows["photographs"] = f"{effect(other)} ({word(other)})"
+            rows["photographs"] = f"{effect(other)} ({word(other) if kept.origin == 'kit' else EXPLORED})"
     if beside:
         rows["beside"] = beside
     theirs = records.load(claim.study, PUBLISHED, "kit")
