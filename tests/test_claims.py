@@ -299,6 +299,15 @@ def test_correlations_are_averaged_as_fishers_z():
     assert found.high < 1
 
 
+def test_a_p_value_is_below_a_twentieth_where_the_interval_excludes_the_margin():
+    rng = np.random.default_rng(0)
+    for k in range(300):
+        noise = rng.exponential(1, 10) - 1 if k % 2 else rng.normal(0, 1, 10)
+        sample = list(noise + rng.normal(0, 0.6))
+        found = frames.interval(sample)
+        assert (p_value({"": (sample, 0.0)}, CLAIM) < 0.05) == (found.low > 0 or found.high < 0)
+
+
 def test_p_values_and_their_adjustment():
     rng = np.random.default_rng(0)
     sample = rng.normal(1, 1, 10).tolist()
