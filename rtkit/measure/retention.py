@@ -7,7 +7,7 @@ from rtkit.measure import students
 from rtkit.measure.students import THREAT, Student, Trained
 from rtkit.training import History, train
 
-N_TEST, N_BESIDE = 200, 100  # test images attacked; of the source's own task, and of targets without a cue, fewer
+N_TEST, N_BESIDE = 120, 100  # test images attacked; of the source's own task, and of targets without a cue, fewer
 
 
 def trained(student: Student) -> Trained:
