@@ -90,7 +90,13 @@ def worlds(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     study, preset = found.attrs["study"], found.attrs["preset"]
     live = found.seed == found.attrs.get("live", -1)  # one replicate more is no part of the story
     found = found[~live]
-    return (found, frame(study, REAL)) if preset in DRAWN else (frame(study, "glyphs"), found)
+    return (found, photographs(study)) if preset in DRAWN else (frame(study, "glyphs"), found)
+
+
+def photographs(study: str) -> pd.DataFrame | None:
+    """The kit's frame of real images, or what was explored of them earlier, on which no verdict rests."""
+    found = frame(study, REAL)
+    return frame(study, REAL, store.RESULTS / "explored") if found is None else found
 
 
 def publish(judge: Judge, folder: Path | None = None) -> None:
