@@ -148,7 +148,7 @@ def retention(f):
     yield "LwF-C7", {"": lower - digits}
 
 
-OWN, LAMBDA = 0.05, 0.15
+OWN, LAMBDA = 0.15, 0.15
 
 
 def ends(values, confidence, fisher):
