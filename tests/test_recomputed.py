@@ -44,7 +44,7 @@ def influence(f):
     found = rows(f, metric="mislabelled_auc")
     yield "INF-K3", {"": log_odds(found, score="self_influence") - log_odds(found, score="loss")}
     gaps, grid = {}, np.arange(-12, -0.5, 0.5)
-    for target, name in (("digits", "digits (real)"), ("lower", "letters, lower case")):
+    for target, name in (("digits", "digits (real)"), ("lower", "lower-case letters")):
         curves = []
         for source in SOURCES:
             heads = rows(f, target=target, source=source)
