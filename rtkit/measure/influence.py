@@ -29,17 +29,15 @@ class Plan:
     """How much of the study a preset runs.
 
     Args:
-        n_train: the claim's size, then sizes at which the standard source may reach the robust one's accuracy. At
-            `glyphs` 100 images go with 650 parameters as 3,200 with 20,490 in the paper.
-        steps: of fine-tuning, until the head interpolates: 20 epochs of 400 images, or 80 of 100.
-        draws: subsets of the claim's size for each source.
+        n_train: the claim's size, then sizes at which the standard source may reach the robust one's accuracy. 100
+            images go with 650 parameters as 3,200 with 20,490 in the paper.
+        steps: of fine-tuning, until the head interpolates; draws: subsets of the claim's size for each source.
         scales: what the logits of a head of the claim's size are multiplied by.
-        n_proof, dims: images and principal components of the proof, n_proof >= 3 * 10 * (dims + 1).
-        n_few: images of the head with more parameters than images, and of the search for wrong labels.
+        n_proof, dims: images and principal components of the proof, n_proof >= 3 * 10 * (dims + 1); n_few: images of
+            the head with more parameters than images, and of the search for wrong labels.
         removed: images left out one by one of the proof's heads; subsets: retrainings for LDS, each with a share of
-            the images of `shares` percent; queries: test images of both.
+            the images of `shares` percent; queries: test images of both; k: images removed together.
         retrained: images left out one by one of a fine-tuned network; descent: steps of gradient descent of its head.
-        k: images removed together.
         targets: see `tasks.target`; the proof is made on the first.
     """
 
@@ -64,11 +62,9 @@ class Plan:
 class Cell:
     """One source network on one target.
 
-    Args:
-        part: "last_stage" (fine-tuned heads), "left_out" (what leaving images out does to such a head) or "proof"
-            (exact heads on frozen features).
-        draw: which subset of the target's images; scales: see `Plan`, none where confidence is left as it is.
-        ridge: of a proof's head with few parameters, and of the search for wrong labels.
+    Its `part` is "last_stage" (fine-tuned heads), "left_out" (what leaving images out does to such a head) or "proof"
+    (exact heads on frozen features; `ridge` is of that with few parameters). Of `scales`, see `Plan`, there are none
+    where confidence is left as it is.
     """
 
     source: Source
@@ -98,8 +94,7 @@ class Cell:
 def fine_tuned(cell: Cell, gone: tuple[int, ...] = (), order: int = 0) -> tuple[Head, Examples, Examples, Examples]:
     """Fine-tune the last stage; return the paper's head (no ridge, pseudo-inverse), then train, validation, test.
 
-    Args:
-        gone: images of the subset that it never sees; order: another one of the batches, 0 for the cell's own.
+    Images of the subset that are `gone` it never sees; `order` is another one of the batches, 0 the cell's own.
     """
     task = tasks.target(cell.target, cell.source.world, cell.seed)
     net = models.with_new_head(cell.source.load()[0], len(task.classes), cell.seed)
@@ -153,10 +148,7 @@ def _last_stage_rows(cell: Cell) -> Iterator[dict]:
 
 
 def descended(examples: Examples, classes: int, steps: int, gone: np.ndarray) -> torch.Tensor:
-    """Heads that plain gradient descent makes of all images, and of all but one of those `gone`, at each checkpoint.
-
-    Shape: (CHECKPOINTS, 1 + gone, K, D).
-    """
+    """Heads by plain descent of all images, and of all but one of `gone`: (CHECKPOINTS, 1 + gone, K, D)."""
     x, seen = examples[0].double(), torch.ones(1 + len(gone), 1, len(examples[1])).double()
     seen[range(1, 1 + len(gone)), 0, gone] = 0
     weights, path = x.new_zeros(len(seen), classes, x.shape[1]), []
@@ -170,7 +162,6 @@ def descended(examples: Examples, classes: int, steps: int, gone: np.ndarray) ->
 
 
 def _left_out_rows(cell: Cell) -> Iterator[dict]:
-    """Leave images out of a network that fits all of them: does influence say what happens to the test losses?"""
     plan, rng = cell.plan, np.random.default_rng([cell.seed, 32])
     head, fitted, _, test = fine_tuned(cell)
     test = tuple(part[: plan.queries] for part in test)
@@ -188,13 +179,10 @@ def _left_out_rows(cell: Cell) -> Iterator[dict]:
     losses, last = influence.losses(path[-1], test), Head.of(path[-1, 0], fitted[0], 0.0, rtol=UTRERA_RTOL)
     truth = {"last_stage": torch.stack([change((i,)) for i in gone[: plan.retrained].tolist()], 1)}
     truth["head"] = (losses[1:] - losses[0]).T
-    ways = {
-        ("last_stage", "influence"): influence.influence(head, fitted, test),
-        ("last_stage", "products"): traced(head.weights[None]),
-        ("head", "influence"): influence.influence(last, fitted, test),
-        ("head", "products"): traced(path[-1:, 0]),
-        ("head", "tracin"): traced(path[:, 0]),
-    }
+    ways = {("last_stage", "influence"): influence.influence(head, fitted, test),
+            ("last_stage", "products"): traced(head.weights[None]),
+            ("head", "influence"): influence.influence(last, fitted, test),
+            ("head", "products"): traced(path[-1:, 0]), ("head", "tracin"): traced(path[:, 0])}  # fmt: skip
     for (method, name), scores in ways.items():
         found = agreement(scores[:, gone[: truth[method].shape[1]]], truth[method])[0]
         yield cell.row("loo_pearson", found, plan.queries, name, method=method)
@@ -211,9 +199,8 @@ def _proof_rows(cell: Cell) -> Iterator[dict]:
         removed = rng.permutation(n)[: plan.removed]
         true = influence.leave_one_out(head, fitted, test, removed)
         scores = rankings(head, fitted, test) | {"newton": influence.newton_influence(head, fitted, test)}
-        drawn = {
-            at: influence.draw_subsets(n, plan.subsets, cell.seed, at / 100) for at in (plan.shares if dims else ())
-        }
+        drawn = {at: influence.draw_subsets(n, plan.subsets, cell.seed, at / 100)
+                 for at in (plan.shares if dims else ())}  # fmt: skip
         measured = {at: influence.subset_losses(head, fitted, test, subsets) for at, subsets in drawn.items()}
         for name in ("influence", "newton", "products"):
             pearson, error = agreement(scores[name][:, removed], true)
