@@ -90,10 +90,8 @@ def test_the_readme_tells_the_numbers_of_the_records():
     assert "less well (opposite seen)" in line["03"]
     assert kept["glyphs", "NFD-C4@authors' budget"]["verdict"] == "supported"
     assert "costs no accuracy (seen)" in line["04"]
-    always = kept["glyphs", "LwF-C2@digit always right"]
-    assert always["verdict"] == "contradicted"
-    assert f"adds {-always['effect']:.0f} " in line["05"]
-    assert kept["glyphs", "LwF-C2@digit right in 70 of 100"]["verdict"] == "supported"
+    frozen = kept["glyphs", "LwF-C2"]
+    assert (frozen["verdict"], f"adds {-frozen['effect']:.1f} points" in line["05"]) == ("contradicted", True)
     taught = [number("glyphs-full", "VFD-C1", key) for key in ("effect", "low", "high")]
     assert "{:.1f} points more accurate, between −{:.1f} and {:.1f}".format(*(abs(x) for x in taught)) in line["06"]
     assert taught[1] < 0 < taught[2]
@@ -113,11 +111,6 @@ def test_the_readme_tells_the_numbers_of_the_frames():
     where = {"form": "any", "role": "judged"}
     fooled = [mean(attacked, "attack_success_rate", method=m, **where) for m in ("fine_tuning", "nfd")]
     assert all(f"{share:.0f} %" in line["04"] for share in fooled)
-    kept = pick(records.frame("retention", "glyphs"), target="digits_cued", source="robust", n_train=900)
-    arms = ({"method": "head"}, {"method": "full_network"})
-    lost = over_seeds(pick(kept, shape_reliability=0.7), lambda f: lead(f, *arms, metric="robust_accuracy"))
-    assert lost.low > 0
-    assert f"costs {lost.effect:.0f} points" in line["05"]
     wide, by = records.frame("transfer", "glyphs-full"), ["texture_amplitude", "shape_reliability", "seed"]
     own = wide[wide.seed == wide.source_seed]
     bias = pick(own, source="standard", metric="shape_bias").set_index(by).value
