@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rtkit import PRESETS, STUDIES, cli, labels, lesson, records, runner, store
-from rtkit.frames import lead, mean, over_seeds, paired, pick
+from rtkit.frames import mean, paired, pick
 
 ROOT = store.ROOT
 README = ROOT / "README.md"
