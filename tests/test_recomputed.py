@@ -101,6 +101,16 @@ def attack_success(f):
         yield "NFD-C7", {"": stats.spearmanr(ranked["similaritystages"], ranked["attack_success_rateany"]).statistic}
 
 
+def best_offer(points, clean):
+    """The most of the second axis that points, and lines between two of them, offer at this much of the first."""
+    enough = points[points[:, 0] >= clean]
+    best = max(enough[:, 1]) if len(enough) else max(points[:, 1])
+    for a in points[points[:, 0] < clean]:
+        for b in enough:
+            best = max(best, a[1] + (b[1] - a[1]) * (clean - a[0]) / (b[0] - a[0]))
+    return best, len(enough) > 0
+
+
 def retention(f):
     depths = {"head": 0, "last_block": 1, "last_stage": 2, "last_two_stages": 4, "full_network": 6}
 
@@ -120,12 +130,8 @@ def retention(f):
         falls = {"robustness falls": -robust, "robustness falls before the last step": -before}
         yield f"LwF-C2{regime}", {"accuracy rises": accuracy} | falls
         new = at("lwf", normal=normal, weight=LAMBDA)
-        enough = points[points[:, 0] >= new[0]]
-        best = max(enough[:, 1]) if len(enough) else max(points[:, 1])
-        for a in points[points[:, 0] < new[0]]:
-            for b in enough:
-                best = max(best, a[1] + (b[1] - a[1]) * (new[0] - a[0]) / (b[0] - a[0]))
-        if len(enough) or new[1] >= best:
+        best, inside = best_offer(points, new[0])
+        if inside or new[1] >= best:
             parts = {"more accurate than the head": new[0] - points[0, 0]}
             parts |= {"more robust than fine-tuning": new[1] - points[-1, 1]}
             yield f"LwF-C3{regime}", parts | {"more robust than any depth at its accuracy": new[1] - best}
@@ -146,6 +152,172 @@ def retention(f):
     share = {name: at("head", target=name, n_train=max(few)) for name in ("lower", "digits")}
     lower, digits = (100 * robust / clean for clean, robust in (share["lower"], share["digits"]))
     yield "LwF-C7", {"": lower - digits}
+
+
+def of_dose(f, dose):
+    return f[(255 * f.texture_amplitude).round() == dose]
+
+
+def ahead(f, first="robust", second="standard", metric="clean_accuracy", **at):
+    """One source minus another: a kind of the main radius, or a radius in grey levels."""
+
+    def of(kind):
+        if isinstance(kind, int):
+            return f[(f.source == "robust") & np.isclose(f.source_eps, kind / 255)]
+        return f[(f.source == kind) & ((kind != "robust") | np.isclose(f.source_eps, 4 / 255))]
+
+    return v(of(first), metric, **at) - v(of(second), metric, **at)
+
+
+def transfer(f):
+    shapes, radii = ("digits", "lower", "greek"), (1, 4, 16)
+    home = of_dose(f[f.architecture == "small-16"], 8)
+    last, fixed = {"method": "last_stage", "target": shapes}, {"method": "fixed_feature", "target": shapes}
+    most = {name: 900 if name == "digits" else 1600 for name in shapes}
+    few = {"n_train": (100, 400)}
+    robust = home[(home.source == "robust") & np.isclose(home.source_eps, 4 / 255)]
+
+    def in_odds(metric="clean_accuracy", **numbers):
+        """The lead in log odds, target by target; `numbers` names rows of each."""
+        leads = []
+        for name in shapes:
+            at = {key: value[name] if isinstance(value, dict) else value for key, value in numbers.items()}
+            standard = rows(home, source="standard")
+            found = [log_odds(one, target=name, metric=metric, **at) for one in (robust, standard)]
+            leads.append(found[0] - found[1])
+        return np.mean(leads)
+
+    yield "U-C1", {"": ahead(home, **last, **few)}
+    at_most = np.mean([[v(one, method="last_stage", target=name, n_train=n) for name, n in most.items()]
+                       for one in (robust, rows(home, source="standard"))], axis=1)  # fmt: skip
+    fewest = {"points": ahead(home, **last, n_train=100), "log odds": in_odds(method="last_stage", n_train=100)}
+    shrunk = {"points": at_most[0] - at_most[1], "log odds": in_odds(method="last_stage", n_train=most)}
+    yield "U-C2", {unit: fewest[unit] - shrunk[unit] for unit in fewest}
+    yield "U-C3", {"": shrunk["points"]}
+    yield "U-C5", {"": ahead(home, **fixed, n_train=100)}
+
+    def chosen(target, standard=False, **at):
+        """The radius (0: standard) whose source does best on validation images; the first of equals."""
+        choice = {0: rows(home, source="standard")} if standard else {}
+        found = home[home.source == "robust"]
+        choice |= {radius: found[np.isclose(found.source_eps, radius / 255)] for radius in radii}
+        scores = {k: v(one, "validation_accuracy", target=target, **at) for k, one in choice.items()}
+        return max(scores, key=scores.get)
+
+    for claim, method in (("S-C1", "fixed_feature"), ("S-C2", "full_network")):
+        at = {"method": method, "n_train": 400}
+        yield claim, {"": np.mean([ahead(home, chosen(name, **at), target=name, **at) for name in shapes])}
+    for regime, recipe in (("", ""), ("@authors", ", authors")):
+        block, stage, two = (f"last_{part}{recipe}" for part in ("block", "stage", "two_stages"))
+        few = rows(robust, n_train=100)
+        deeper = {"last stage over last block, digits (real)": ("digits", stage, block)}
+        deeper |= {"last block over last stage, alike": (shapes[1:], block, stage)}
+        deeper |= {"last stage over last two stages": (shapes, stage, two)}
+        yield (
+            f"U-C6{regime}",
+            {name: v(few, target=on, method=a) - v(few, target=on, method=b) for name, (on, a, b) in deeper.items()},
+        )
+    recipe = {"method": "last_stage, authors", "n_train": 400}
+    on_the_way = rows(home, metric="accuracy_at_step", **recipe).step.unique()
+    total = rows(home, metric="clean_accuracy", **recipe).step.max()
+    tenth = on_the_way[np.abs(on_the_way - total / 10).argmin()]
+    yield "U-C4", {"": in_odds("accuracy_at_step", step=int(tenth), **recipe) - in_odds(**recipe)}
+    fine = {"method": "fixed_feature", "n_train": 100}
+    reduced, native = (ahead(home, target=name, **fine) for name in ("digits_textured_8", "digits_textured"))
+    yield "S-C5", {"change": reduced - native, "lead at low resolution": reduced}
+    textured = tuple(f"{name}_textured" for name in shapes)
+    best = [np.mean([chosen(name, True, **fine) for name in names]) for names in (shapes, textured)]
+    yield "S-C4", {"": best[0] - best[1]}
+    yield "U-C7", {"": ahead(home, "robust", 16, n_train=(100, 400), **last)}
+    wide = f[f.architecture == "small-16"]
+    parts = {"over standard": "standard", "over noise-trained": "noise"}
+    by_dose = {name: [ahead(of_dose(wide, dose), "robust", other, n_train=100, **fixed) for dose in (0, 8, 14)]
+               for name, other in parts.items()}  # fmt: skip
+    yield "KIT-T1", {name: 10 * np.polyfit((0, 8, 14), leads, 1)[0] for name, leads in by_dose.items()}
+    yield "KIT-T2", {name: leads[0] for name, leads in by_dose.items()}
+    widths, slopes = {}, {}
+    for kind in SOURCES:
+        kind_of = of_dose(f[(f.source == kind) & (f.source_eps.isin([0]) | np.isclose(f.source_eps, 4 / 255))], 8)
+        kind_of = [kind_of[kind_of.architecture == f"small-{width}"] for width in (4, 8, 16)]
+        home_of, away = ([v(one, **at) for one in kind_of] for at in ({"target": "source"}, fixed | {"n_train": 100}))
+        widths[kind] = away[2] - away[0]
+        if max(home_of) - min(home_of) >= 1:
+            slopes[kind] = stats.linregress(home_of, away).slope
+    if len(slopes) == 2:
+        yield "S-C6", {kind: slopes[kind] for kind in ("standard", "robust")}
+    yield "S-C7", {"robust": widths["robust"], "more than standard": widths["robust"] - widths["standard"]}
+
+
+def shape_bias(f):
+    stripes, copies, doses = {"target": "source", "change": "texture swapped"}, ("digits", "lower"), (0, 8, 14)
+    foreign = {"zero-shot": stripes, "with a new head": {"target": "source:swapped", "method": "fixed_feature"}}
+    found = {}
+    for name, at in foreign.items():
+        leads = [ahead(of_dose(f, dose), **at) for dose in doses]
+        found |= {f"{name}, at 8/255": leads[1], f"{name}, rise over 10/255": 10 * np.polyfit(doses, leads, 1)[0]}
+    yield "S-C8", found
+    own, swapped, low = (
+        ahead(of_dose(f, 8), method="last_stage", target=tuple(f"{name}:{copy}" for name in copies))
+        for copy in ("own", "swapped", "low")
+    )
+    yield "U-C9", {"texture-swapped": swapped - own, "down-scaled": low - own}
+    plain = {"method": "fixed_feature", "target": tuple(f"{name}:plain" for name in copies)}
+    striped = f[(255 * f.texture_amplitude).round().isin((8, 14))]
+    yield "S-C9", {"": ahead(striped, "robust", "randomised", **plain)}
+
+
+def tradeoff(f):
+    f = rows(f, checkpoint="last")
+
+    def at(method, **more):
+        return np.array([v(f, metric, method=method, **more) for metric in ("clean_accuracy", "robust_accuracy")])
+
+    def all_of(base, knobs):
+        return np.array([at("pgd_at", knob=0.0), *(at(base, knob=knob) for knob in knobs)])
+
+    def lift(points, new):
+        """The height above a frontier; None where it cannot be compared."""
+        best, inside = best_offer(points, new[0])
+        return new[1] - best if inside or new[1] >= best else None
+
+    madry, zhang = all_of("pgd_at", (1.0, 2.0, 4.0)), all_of("trades", (1.0, 3.0))
+    for regime, points, base, main, weights in (
+        ("", madry, "pgd_at", 2.0, (0.3, 1.0)),
+        ("@TRADES", zhang, "trades", 3.0, (0.3,)),
+    ):
+        if np.ptp(points[:, 0]) >= 5:
+            taught = [at(f"{base}+vfd", weight=weight) for weight in weights]
+            yield f"VFD-C1{regime}", {"": np.mean(taught, 0)[0] - at(base, knob=main)[0]}
+            heights = [height for one in taught if (height := lift(points, one)) is not None]
+            if heights:
+                yield f"VFD-C2{regime}", {"": np.mean(heights)}
+    if np.ptp(madry[:, 0]) >= 5:
+        names = ("clean images only", "attacked images only", "logits")
+        taught = lift(madry, at("pgd_at+vfd", weight=0.3))
+        others = {name: lift(madry, at(name, knob=2.0)) for name in names}
+        if None not in (taught, others[names[0]], others[names[1]]):
+            yield "VFD-C3", {f"over {name}": taught - others[name] for name in names[:2]}
+        if None not in (taught, others["logits"]):
+            yield "VFD-C4", {"over logits": taught - others["logits"]}
+        near, far, region = (lift(madry, at(name, knob=k)) for name, k in (("rat", 4), ("rat", 8), ("region", 4)))
+        if None not in (near, far):
+            yield "RAT-R1", {"": (near + far) / 2}
+        if None not in (near, region):
+            yield "RAT-R3", {"region": region, "smoothing": near - region}
+        arks = [at("arks", knob=sigma) for sigma in (0.25, 1.0)]
+        costs = []
+        for clean, robust in arks:  # the most accurate that is as robust: the axes in the other order
+            costs.append(clean - best_offer(madry[:, ::-1], min(robust, madry[:, 1].max()))[0])
+        gain = np.mean([one[1] for one in arks]) - madry[0, 1]
+        yield "ARKS-A1", {"robust": gain, "clean": (np.mean(costs), -1)}
+    wrm = all_of("wrm", (0.25, 1.0))
+    arks = [at("arks", knob=sigma) for sigma in (0.25, 1.0)]
+    heights = [lift(wrm, one) for one in arks]
+    if np.ptp(wrm[:, 0]) >= 5 and None not in heights:
+        yield "ARKS-A2", {"": np.mean(heights)}
+    yield "ARKS-A3", {"more robust": arks[1][1] - arks[0][1], "less accurate": arks[0][0] - arks[1][0]}
+    gap = [v(f, "generalisation_gap", method=method, knob=4.0) for method in ("pgd_at", "rat")]
+    yield "RAT-R2", {"": gap[0] - gap[1]}
 
 
 OWN, LAMBDA = 0.15, 0.15
@@ -181,7 +353,7 @@ def word(parts, margins, claim):
     return "inconclusive", plain
 
 
-STUDIES = {study.__name__: study for study in (influence, attack_success, retention)}
+STUDIES = {study.__name__: study for study in (transfer, shape_bias, influence, attack_success, retention, tradeoff)}
 
 
 @pytest.mark.parametrize("study", STUDIES)
