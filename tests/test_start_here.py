@@ -137,7 +137,7 @@ def kit():
 @pytest.fixture(scope="module")
 def known(kit):
     """Ten replicates in which the robust source is ahead by 3, 5, ... 21 points, but on textures alone, behind."""
-    one, found = kit[kit.seed == kit.seed.min()], []
+    one, found = kit[(kit.seed == kit.seed.min()) & kit.source_eps.isin([0, 4 / 255])], []
     for k, seed in enumerate(range(200, 210)):
         ahead = (0.03 + 0.02 * k) * (one.target != "textures") - 0.2 * (one.target == "textures")
         found.append(one.assign(seed=seed, value=0.5 + (one.source == "robust") * ahead))
