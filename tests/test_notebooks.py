@@ -105,7 +105,7 @@ def test_links_between_notebooks_lead_somewhere(notebook):
 def test_every_claim_stands_beside_its_effect(notebook, path):
     effects = "\n".join(cell.source for cell in tagged(notebook, "effect"))
     for claim in JUDGED.get(path.stem[:2], "").split():
-        assert re.search(rf"[\"']{claim}[\"'@]", effects), claim
+        assert re.search(rf"[\"']{claim}[\"'@{{]", effects), claim
         assert STUDIES[claims.get(claim).study][0] == path.stem[:2]
 
 
