@@ -88,6 +88,8 @@ def test_the_readme_tells_the_numbers_of_the_records():
     def told(claim, words):
         """A number as words have it, and the verdict's own word; or how far the registered replicates got."""
         one = kept[claim]
+        if one["reason"].startswith("invalid_control"):
+            return f"by {one['effect']:.1f} points, but a registered check failed: not judged"
         if one["verdict"] == "not_judged":
             return f"Not yet told: {one['reason'].removeprefix('not_run: ')}"
         return words.format(effect=f"{abs(one['effect']):.1f}", word=WORDS[one["verdict"]])
