@@ -10,7 +10,7 @@ from rtkit import attacks
 from rtkit.limits import must_be_one_of, must_lie
 from rtkit.threat import ThreatModel
 
-KINDS = ("noise", "n_fgsm", "pgd", "divergence", "region", "kernel")
+KINDS = ("noise", "n_fgsm", "pgd", "divergence", "region", "kernel", "wasserstein")
 
 
 class Attacked(NamedTuple):
@@ -33,8 +33,8 @@ class Adversary:
         kind: "noise" (evenly from the ball, a control), "n_fgsm" (de Jorge et al. 2022), "pgd" (Madry et al. 2018),
             "divergence" (PGD on the divergence from the clean decision, as in TRADES, Zhang et al. 2019), "region" (a
             point of the region that PGD's path spans, Song et al. 2021), "kernel" (the image that maximises loss times
-            a Gaussian kernel, Zhu et al. 2022).
-        threat: the ball at full size; for "kernel", which knows no ball, eps is the kernel's width sigma in l2.
+            a Gaussian kernel, Zhu et al. 2022), "wasserstein" (loss minus the kernel's exponent, Sinha et al. 2018).
+        threat: the ball at full size; for the last two, which know no ball, eps is the kernel's width sigma in l2.
         steps: gradient steps; ignored by "noise" and "n_fgsm".
         warmup: share of the training over which eps grows from zero. Starting at full eps can leave a small network
             at chance for good.
@@ -45,7 +45,7 @@ class Adversary:
         ValueError: the kind is unknown, warmup or smoothing is no share, or steps is no whole number from 1.
     """
 
-    kind: Literal["noise", "n_fgsm", "pgd", "divergence", "region", "kernel"]
+    kind: Literal["noise", "n_fgsm", "pgd", "divergence", "region", "kernel", "wasserstein"]
     threat: ThreatModel
     steps: int = 7
     warmup: float = 0.4
@@ -66,8 +66,8 @@ class Adversary:
             return Attacked(attacks.n_fgsm(net, x, y, threat, generator=generator))
         if self.kind == "region":
             return region(net, x, y, threat, self.steps, self.smoothing, generator)
-        if self.kind == "kernel":
-            return kernel(net, x, y, threat.eps, self.steps)
+        if self.kind in ("kernel", "wasserstein"):
+            return kernel(net, x, y, threat.eps, self.steps, additive=self.kind == "wasserstein")
         options = {"steps": self.steps, "keep_best": False, "batch_statistics": True, "generator": generator}
         if self.kind == "divergence":
             with torch.no_grad(), attacks.frozen(net, batch_statistics=True):
@@ -116,12 +116,14 @@ def region(net, x, y, threat: ThreatModel, steps: int, smoothing: float, generat
     return Attacked(point, target=(1 - softness) * F.one_hot(y, classes) + softness / classes)
 
 
-def kernel(net, x, y, sigma: float, steps: int, step_size: float = 0.1) -> Attacked:
+def kernel(net, x, y, sigma: float, steps: int, additive: bool = False) -> Attacked:
     """Find u that maximises k(u, x) loss(u), with k(u, x) = exp(-|u - x|^2 / (2 sigma^2)); its kernel is its weight.
 
     Args:
         sigma: width of the kernel, an l2 length for pixels in [0, 1]; zero leaves the image as it is.
-        step_size: of Adam (AMSGrad), as a share of sigma a pixel's even part of it.
+        steps: of Adam (AMSGrad), which move an image by 1.5 sigma at most, however many they are.
+        additive: maximise loss(u) - |u - x|^2 / (2 sigma^2) instead, all weights one: distributionally robust training
+            within a Wasserstein ball (Sinha et al. 2018, equation 2b, with gamma = 1 / (2 sigma^2)).
 
     Shape:
         x (N, C, H, W) in [0, 1], y (N,) -> u in [0, 1] (the authors' code does not clip it), weights (N,) in (0, 1].
@@ -136,14 +138,15 @@ def kernel(net, x, y, sigma: float, steps: int, step_size: float = 0.1) -> Attac
 
     point = x.clone().requires_grad_(True)
     tiny = torch.finfo(torch.float32).tiny  # the logarithm of zero has no gradient
-    ascent = torch.optim.Adam([point], lr=step_size * sigma / x[0].numel() ** 0.5, amsgrad=True, maximize=True)
+    ascent = torch.optim.Adam([point], lr=1.5 / steps * sigma / x[0].numel() ** 0.5, amsgrad=True, maximize=True)
     with attacks.frozen(net, batch_statistics=True):
         for _ in range(steps):
             # The logarithm has the same maximiser, and its gradient does not shrink with the kernel.
-            value = attacks.cross_entropy(net(point), y).clamp_min(tiny).log() + closeness(point)
+            loss = attacks.cross_entropy(net(point), y)
+            value = (loss if additive else loss.clamp_min(tiny).log()) + closeness(point)
             (point.grad,) = torch.autograd.grad(value.sum(), point)
             ascent.step()
             with torch.no_grad():
                 point.clamp_(0, 1)
     point = point.detach()
-    return Attacked(point, weight=closeness(point).exp())
+    return Attacked(point, weight=None if additive else closeness(point).exp())

@@ -193,13 +193,13 @@ def run(
         found.attrs |= facts
         return found
     whole = not facts["changed"] and set(seeds) <= set(kit.seed)
-    asked = [] if whole and not names else [cell for seed in seeds for cell in cells(chosen, seed, names)]
+    asked = [] if whole and not names else dict.fromkeys(cell for seed in seeds for cell in cells(chosen, seed, names))
     there = set(kit.cell)
     lacking = [cell for cell in asked if store.name(cell) not in there and (not whole or cell.target in names)]
     found = kit[kit.seed.isin(seeds) if whole else kit.cell.isin([store.name(cell) for cell in asked])]
     if run == "live" and not lacking:
         facts["live"] = next(seed for seed in count() if seed not in set(kit.seed))
-        lacking = list(cells(chosen, facts["live"], ()))
+        lacking = list(dict.fromkeys(cells(chosen, facts["live"], ())))
     if not lacking:
         found.attrs = facts | {"run": "kit", "made": kit.attrs["made"]}
         return found

@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 EVERYTHING, POINTS = (-math.inf, math.inf), (-100, 100)
 # Between what the values of a metric lie; those that are not named here are shares.
 _RANGES = dict.fromkeys(("generalisation_gap", "lds", "loo_pearson"), (-1, 1))
-_RANGES |= dict.fromkeys(("loo_error", "self_check_warnings", "train_loss"), (0, math.inf))
+_RANGES |= dict.fromkeys(("loo_error", "loo_noise", "self_check_warnings", "train_loss"), (0, math.inf))
 _RANGES |= dict.fromkeys(("removal_measured", "removal_predicted"), EVERYTHING)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 SHAPES = ("digits", "lower", "greek")  # targets on which shape alone decides
 TEXTURED = "digits_textured"  # the target with a fine cue of its own
+DOSES, LEAD_DOSE = (0, 8, 14), 8  # grey levels of the texture in sources' worlds, and where their leads are judged
 PHOTOS = ("mnist", "fashion_mnist", "cifar10", "kmnist", "svhn")  # data sets that judge sources of real images
 
 TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))

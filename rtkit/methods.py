@@ -44,7 +44,7 @@ def source(kind: str, source_eps: float, steps: int, lr: float) -> tuple[Phase, 
     return () if kind == "untrained" else (Phase(steps=steps, lr=lr, adversary=adversary),)
 
 
-def transfer(protocol: str, *, steps: int, lr: float, batch_size: int, blocks: Sequence[int] = (2, 2, 2)) -> Method:
+def transfer(protocol: str, *, blocks: Sequence[int] = (2, 2, 2), **budget) -> Method:
     """How a network is carried over to a target (Salman et al. 2020, section 2; Utrera et al. 2021, section 3).
 
     Frozen parts keep their weights while their BatchNorm statistics follow the target, as in both papers' code.
@@ -54,6 +54,7 @@ def transfer(protocol: str, *, steps: int, lr: float, batch_size: int, blocks: S
             the head), "full_network", or "scratch" (everything, from random weights).
         blocks: residual blocks of each stage, see `models.blocks`; a ResNet-50's last stage has the three blocks of
             Utrera et al., its last two stages their nine.
+        budget: steps, lr, batch_size, and if need be schedule, of the `Phase`.
 
     Raises:
         ValueError: the protocol is unknown.
@@ -61,7 +62,7 @@ def transfer(protocol: str, *, steps: int, lr: float, batch_size: int, blocks: S
     trainable = {"fixed_feature": 0, "last_block": 1, "last_stage": blocks[-1], "last_two_stages": sum(blocks[-2:])}
     trainable |= {"full_network": None, "scratch": None}
     must_be_one_of(trainable, protocol=protocol)
-    phase = Phase(steps=steps, lr=lr, batch_size=batch_size, trainable=trainable[protocol])
+    phase = Phase(trainable=trainable[protocol], **budget)
     return Method("random" if protocol == "scratch" else "source", (phase,))
 
 
@@ -92,21 +93,18 @@ def distilled(
     return Method(init, phases)
 
 
-def lwf(
-    *, weight: float, steps: int, lr: float, batch_size: int, warmup_steps: int, batchnorm: str = "adapt"
-) -> Method:
+def lwf(*, weight: float, steps: int, lr: float, warmup_steps: int, warmup_lr: float | None = None, **budget) -> Method:
     """Robust transfer by learning without forgetting (Shafahi et al. 2020, section 5).
 
     Head alone first, then everything, while the penultimate features are held near the source's on the same images.
 
     Args:
         weight: of the L1 distance between the features; zero makes it fine-tuning with a warmed-up head.
-        warmup_steps: the first of the steps, on the head alone.
-        batchnorm: see `Phase`.
+        warmup_steps: the first of the steps, on the head alone; warmup_lr: their peak rate, by default lr as well.
+        budget: batch_size and batchnorm, see `Phase`.
     """
-    terms = (Term("features_l1", weight),)
-    head = Phase(steps=warmup_steps, lr=lr, batch_size=batch_size, trainable=0, batchnorm=batchnorm)
-    body = Phase(steps=steps - warmup_steps, lr=lr, batch_size=batch_size, batchnorm=batchnorm, terms=terms)
+    head = Phase(steps=warmup_steps, lr=warmup_lr or lr, trainable=0, **budget)
+    body = Phase(steps=steps - warmup_steps, lr=lr, terms=(Term("features_l1", weight),), **budget)
     return Method("source", (head, body))
 
 
@@ -118,6 +116,7 @@ BASES = {
     "mart": ("pgd", "boosted", "weighted_consistency"),
     "rat": ("region", "attacked", None),
     "arks": ("kernel", "attacked", None),
+    "wrm": ("wasserstein", "attacked", None),
 }
 
 
@@ -137,8 +136,8 @@ def adversarial(
 
     Args:
         base: "pgd_at" (Madry et al. 2018), "n_fgsm_at" (de Jorge et al. 2022), "trades" (Zhang et al. 2019), "mart"
-            (Wang et al. 2020), "rat" (Song et al. 2021) or "arks" (Zhu et al. 2022).
-        eps: l-infinity radius; for "arks" the kernel's width, an l2 length.
+            (Wang et al. 2020), "rat" (Song et al. 2021), "arks" (Zhu et al. 2022) or "wrm" (Sinha et al. 2018).
+        eps: l-infinity radius; for "arks" and "wrm" the kernel's width, an l2 length.
         beta: weight of the distance between the decisions on x and x', where the base has one.
         attack_steps: gradient steps of the adversary.
         smoothing: see `Adversary`.
@@ -150,7 +149,7 @@ def adversarial(
     """
     must_be_one_of(BASES, base=base)
     kind, loss, distance = BASES[base]
-    threat = ThreatModel("l2" if kind == "kernel" else "linf", eps)
+    threat = ThreatModel("l2" if base in ("arks", "wrm") else "linf", eps)
     adversary = Adversary(kind, threat, steps=attack_steps, smoothing=smoothing)
     terms = ((Term(distance, beta),) if distance else ()) + teach
     phase = Phase(steps=steps, lr=lr, batch_size=batch_size, adversary=adversary, loss=loss, terms=terms)

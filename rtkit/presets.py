@@ -51,8 +51,8 @@ _SMALL = {"n_source": 15000, "n_source_test": 2000, "source_steps": 2340, "steps
 _LARGE = {"n_source": 20000, "n_source_test": 5000, "source_steps": 6250, "steps": 320}
 PRESETS = (
     Preset("smoke", (0,), architecture="small-8", n_source=200, n_source_test=60, source_steps=6, steps=3),
-    Preset("glyphs", (0, 1, 2, 3, 4)),
-    Preset("glyphs-full", (0, 1, 2, 3, 4)),
+    Preset("glyphs", tuple(range(200, 210))),
+    Preset("glyphs-full", (0, 1, 2)),
     Preset("cifar-small", (0, 1, 2), world=Pictures("cifar100"), **_SMALL),
     Preset("cifar", (0, 1, 2), "resnet18-cifar", world=Pictures("cifar100", pool=6400), **_LARGE),
     Preset("imagenet", (0, 1, 2), "resnet18", steps=320, world=Pictures("", 224)),  # source networks come trained

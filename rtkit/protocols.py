@@ -58,13 +58,18 @@ def allow(study: str, preset: str, seeds: set[int]) -> None:
 def replicates(frame: pd.DataFrame) -> int:
     """How many replicates a verdict on a frame must wait for: those that its protocol names, 0 where it has none."""
     found = current(frame.attrs["study"], frame.attrs["preset"])
-    return len(found["seeds"]) if found and set(frame.seed) <= set(found["seeds"]) else 0
+    return len(found["seeds"]) if found and _seeds(frame) <= set(found["seeds"]) else 0
+
+
+def _seeds(frame: pd.DataFrame) -> set[int]:
+    """The seeds that are judged: without the replicate of `run="live"`."""
+    return set(frame.seed) - {frame.attrs.get("live")}
 
 
 def status(frame: pd.DataFrame) -> str:
     """Whether a verdict on a frame confirms what was registered, or explores, and why."""
     study, preset, changed = (frame.attrs.get(key) for key in ("study", "preset", "changed"))
-    found, seeds = current(study, preset), set(frame.seed)
+    found, seeds = current(study, preset), _seeds(frame)
     if changed:
         return f"exploratory: {', '.join(changed)} changed"
     if seeds & set(TUNING):

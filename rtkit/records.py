@@ -90,7 +90,13 @@ def worlds(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     study, preset = found.attrs["study"], found.attrs["preset"]
     live = found.seed == found.attrs.get("live", -1)  # one replicate more is no part of the story
     found = found[~live]
-    return (found, frame(study, REAL)) if preset in DRAWN else (frame(study, "glyphs"), found)
+    return (found, photographs(study)) if preset in DRAWN else (frame(study, "glyphs"), found)
+
+
+def photographs(study: str) -> pd.DataFrame | None:
+    """The kit's frame of real images, or what was explored of them earlier, on which no verdict rests."""
+    found = frame(study, REAL)
+    return frame(study, REAL, store.RESULTS / "explored") if found is None else found
 
 
 def publish(judge: Judge, folder: Path | None = None) -> None:
@@ -169,9 +175,11 @@ class Record:
 def load(study: str, preset: str, origin: str = "yours") -> Record | None:
     """Read the record of a study at a preset, or None where there is none.
 
+    Its `origin` is "yours", "kit", or "explored": seeds after which rules were changed, on which no verdict rests.
+
     One that is damaged, or was written by a version of the kit with other fields, is passed over with a warning.
     """
-    where = path(study, preset, {"kit": store.RESULTS, "yours": None}[origin])
+    where = path(study, preset, {"kit": store.RESULTS, "explored": store.RESULTS / "explored", "yours": None}[origin])
     if not where.exists():
         return None
     try:

@@ -11,6 +11,7 @@ from rtkit.frames import Interval, Missing, OutOfRange
 from rtkit.judge import Judge
 
 NOT_RUN = "*Not run at this preset.*"
+EXPLORED = "explored, with few replicates and under earlier rules: no verdict"
 _SAID = ("supported", "contradicted", "null", "inconclusive")
 _WORDS = {
     "mechanism": ("seen in this world", "opposite seen in this world", "no difference in this world", "cannot tell"),
@@ -38,7 +39,7 @@ def number(found: Interval, unit: str = "points", sign: bool = True) -> str:
     """An effect with its interval, such as "+3.1 points [+1.0, +5.2]"; `sign=False` for a level, not a difference."""
 
     def shown(value: float) -> str:
-        fine = unit in ("correlation", "rank correlation", "slope")
+        fine = unit in ("correlation", "rank correlation", "slope", "log odds", "log ratio", "Fisher's z", "z")
         digits = 2 if fine or 0 < abs(value) < 0.05 else 1  # no "-0.0": which side of zero it is decides a verdict
         return f"{value:{'+' if sign else ''}.{digits}f}"
 
@@ -93,9 +94,10 @@ def effect(verdict: Verdict) -> str:
         return word(verdict)
     shown = []
     for part in verdict.parts:
-        named = f"{part.name}: " if part.name else ""
+        name, _, unit = part.name.partition(", in ")  # a part may have a unit of its own, and may be called by it alone
+        unit = unit or (name if name in ("points", "log odds") else verdict.unit)
         found = Interval(part.effect, part.low, part.high, verdict.replicates)
-        shown.append(f"{named}**{number(found, verdict.unit)}**, must lie above {part.margin:g}")
+        shown.append(f"{f'{name}: ' if name else ''}**{number(found, unit)}**, must lie above {part.margin:.3g}")
     return "; ".join(shown)
 
 
@@ -114,10 +116,10 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
     if verdict.reason.startswith("collapsed"):
         rows["but"] = f"{verdict.reason}: whatever the interval, the world cannot tell"
     if judge.preset in DRAWN:
-        kept = records.load(claim.study, records.REAL, "kit")
+        kept = records.load(claim.study, records.REAL, "kit") or records.load(claim.study, records.REAL, "explored")
         other = kept.verdicts.get(name) if kept else None
         if other and other.effect is not None:
-            rows["photographs"] = f"{effect(other)} ({word(other)})"
+            rows["photographs"] = f"{effect(other)} ({word(other) if kept.origin == 'kit' else EXPLORED})"
     if beside:
         rows["beside"] = beside
     theirs = records.load(claim.study, PUBLISHED, "kit")

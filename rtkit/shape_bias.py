@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def letters(world: World, n: int, seed: int, change: str = "none", amplitude: fl
 
     Args:
         change: "none"; "texture swapped" or "texture removed"; "shape removed"; "silhouette" (black on white, no
-            texture, no noise); "blurred" (mean over 5 x 5 pixels); "down-scaled" (to 12 pixels and back).
+            texture, no noise); "blurred" (mean over 5 x 5 pixels); "down-scaled" (to 8 pixels and back).
         amplitude: of the texture, if not the world's.
 
     The same seed gives the same letters, faces, places and colours whatever the change.
@@ -93,31 +94,35 @@ def target_copy(name: str, copy: str, world: World, seed: int) -> Target:
     Args:
         name: "digits", "lower" or "greek" of `targets.NAMES`, or "source" for the source's own classes.
         copy: "plain" (no texture), "own" (each image has its class's texture), "swapped" (that of another class, at
-            random), "low" (its own, then reduced to 12 pixels and enlarged).
+            random), "low" (its own, then reduced to 8 pixels and enlarged, which leaves no trace of it), "plain_low"
+            (the same reduction of the plain one). Textures of "source" are the source's own, those of the others such
+            as no source has seen.
+        world: how strong they are.
 
     Reference: Utrera et al. 2021, whose copies are stylised or down-scaled Caltech-101 and Food-101.
     """
     must_be_one_of(COPIES, copy=copy)
     rng = np.random.default_rng([seed, 22])
-    if name == "source":
-        plain = World(0.0, contrast=world.contrast, noise=world.noise)
-        task = targets.letters(glyphs.SOURCE_LETTERS, plain, np.random.default_rng([seed, 23]))
-    else:
-        task = targets.target(name, world, seed)
-    if copy == "plain":
-        return task
+    plain = World(0.0, contrast=world.contrast, noise=world.noise)  # one task for all strengths: drawn once, and kept
+    task = targets.target(name, plain, seed) if name != "source" else _own_letters(plain, seed)
     parts = []
     for images in (task.pool, task.validation, task.test):
         x, y = images.x, images.y.numpy()
-        if name == "digits":
-            x = (0.8 * x.float() + 25.5).round().to(torch.uint8)  # leaves room for the texture
-        textures = glyphs.mislead(y, 0.0, len(task.classes), rng) if copy == "swapped" else y
-        x = overlay(x, textures, world, rng)
-        parts.append(Images(targets.lower_resolution(x) if copy == "low" else x, images.y, task.classes))
+        if not copy.startswith("plain"):
+            if name == "digits":
+                x = (0.8 * x.float() + 25.5).round().to(torch.uint8)  # leaves room for the texture
+            textures = glyphs.mislead(y, 0.0, len(task.classes), rng) if copy == "swapped" else y
+            x = overlay(x, textures + (0 if name == "source" else targets.UNSEEN), world, rng)
+        parts.append(Images(targets.lower_resolution(x) if copy.endswith("low") else x, images.y, task.classes))
     return Target(*parts)
 
 
-COPIES = ("plain", "own", "swapped", "low")
+@lru_cache(maxsize=2)
+def _own_letters(world: World, seed: int) -> Target:
+    return targets.letters(glyphs.SOURCE_LETTERS, world, np.random.default_rng([seed, 23]))
+
+
+COPIES = ("plain", "plain_low", "own", "swapped", "low")
 
 
 def single_feature(net: Network, x: torch.Tensor, feature: int, *, steps: int = 100, size: float = 1.0) -> torch.Tensor:

@@ -6,7 +6,8 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import ConstantLR, MultiStepLR, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from rtkit import attacks, compute, objectives
@@ -25,11 +26,12 @@ class Phase:
     Args:
         steps: number of SGD steps.
         lr: peak learning rate.
-        schedule: "one_cycle" (Smith & Topin 2019) or "constant".
+        schedule: "one_cycle" (Smith & Topin 2019); "step" (the peak first, a tenth of it after a third of the steps, a
+            hundredth after two thirds, as Utrera et al. 2021); or "constant".
         batch_size: images a step, at most as many as there are.
         trainable: how many of the last residual blocks learn beside the head; None trains everything.
-        batchnorm: "adapt" lets the normalisation layers of frozen parts follow the target's statistics, as both
-            transfer papers do; "frozen" keeps them in eval mode.
+        batchnorm: "adapt" lets all normalisation layers follow the target's statistics, as both transfer papers do;
+            "frozen" keeps all in eval mode, those of parts that learn among them, as Shafahi et al. 2020.
         adversary: what replaces x by x'; None trains on x.
         loss: what the loss on labels looks at: "attacked" images (with the adversary's weights and targets), "clean"
             ones, or attacked ones by the "boosted" cross-entropy of MART.
@@ -47,7 +49,7 @@ class Phase:
     loss: Literal["attacked", "clean", "boosted"] = "attacked"
     terms: tuple[Term, ...] = ()
     dropout: float = 0.0
-    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    schedule: Literal["one_cycle", "step", "constant"] = "one_cycle"
     averaging: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -62,8 +64,8 @@ class Phase:
         must_lie("[0, 1]", averaging=self.averaging)
         must_be_one_of(("adapt", "frozen"), batchnorm=self.batchnorm)
         must_be_one_of(("attacked", "clean", "boosted"), loss=self.loss)
-        must_be_one_of(("one_cycle", "constant"), schedule=self.schedule)
-        if self.averaging and self.trainable is not None and self.batchnorm == "frozen":
+        must_be_one_of(("one_cycle", "step", "constant"), schedule=self.schedule)
+        if self.averaging and self.batchnorm == "frozen":
             raise ValueError("averaging estimates BatchNorm statistics anew, which frozen layers keep: use 'adapt'")
 
 
@@ -86,11 +88,11 @@ class History:
         return any(before - after >= 0.2 for before, after in pairwise(self.watch))
 
 
-def _train_mode(net: Network, phase: Phase, fixed) -> None:
+def _train_mode(net: Network, phase: Phase) -> None:
     net.train()
-    if phase.batchnorm == "frozen":
-        for part in fixed:
-            part.eval()
+    for part in net.modules():
+        if isinstance(part, _BatchNorm):
+            part.train(phase.batchnorm == "adapt")
 
 
 def train(
@@ -124,8 +126,7 @@ def train(
     if reference is None and needs & {"reference", "weights"}:
         raise ValueError("a term compares with a reference network: pass reference=")
     for phase in phases:
-        alone = phase.trainable == 0 and phase.batchnorm == "frozen"  # no BatchNorm looks at the batch
-        if min(phase.batch_size, len(images)) == 1 and not alone:
+        if min(phase.batch_size, len(images)) == 1 and phase.batchnorm == "adapt":
             raise ValueError(f"BatchNorm needs two images a batch, got {len(images)} in batches of {phase.batch_size}")
     where = compute.device()
     net.to(where)
@@ -133,11 +134,11 @@ def train(
         reference.to(where).eval()
     generator, history = torch.Generator(device=where).manual_seed(seed), History()
     x, y = images.x.to(where), images.y.to(where)
-    for phase in phases:
-        # Dropout knows only the global generators: they are lent the seed, and left as they were.
+    for number, phase in enumerate(phases):
+        # Dropout knows only the global generators: they are lent a seed of the phase, and left as they were.
         with torch.random.fork_rng([where] if where.type == "cuda" else [], enabled=phase.dropout > 0):
             if phase.dropout:
-                torch.manual_seed(seed)
+                torch.manual_seed(seed + 10**6 * number)
             _train_phase(phase, net, reference, x, y, generator, history, held_out, augment, measure, measure_at)
     net.requires_grad_(True)
     net.eval()
@@ -146,8 +147,8 @@ def train(
 
 def _train_phase(phase, net, reference, x, y, generator, history, held_out, augment, measure, measure_at) -> None:
     """One phase of `train`, whose arguments the others are; adds to the history."""
-    fixed = set_trainable(net, phase.trainable)
-    _train_mode(net, phase, fixed)
+    set_trainable(net, phase.trainable)
+    _train_mode(net, phase)
     net.dropout = phase.dropout
     batch = min(phase.batch_size, len(y))
     epoch = len(y) // batch  # steps
@@ -156,6 +157,8 @@ def _train_phase(phase, net, reference, x, y, generator, history, held_out, augm
     optimiser = torch.optim.SGD(learn, phase.lr, fused=x.is_cuda, **options)
     if phase.schedule == "constant":
         schedule = ConstantLR(optimiser, factor=1.0)
+    elif phase.schedule == "step":
+        schedule = MultiStepLR(optimiser, [max(1, phase.steps * part // 3) for part in (1, 2)])
     else:
         total = max(phase.steps, 3)  # below three steps the rise would have no length
         schedule = OneCycleLR(optimiser, phase.lr, total_steps=total, pct_start=0.3, cycle_momentum=False)
@@ -190,7 +193,7 @@ def _train_phase(phase, net, reference, x, y, generator, history, held_out, augm
         if measure and done + step + 1 in measure_at:
             net.eval()
             history.measured[done + step + 1] = measure(net)
-            _train_mode(net, phase, fixed)
+            _train_mode(net, phase)
     history.loss += losses.tolist()
     net.dropout = 0.0
     if average:

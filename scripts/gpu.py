@@ -9,6 +9,8 @@ Stages, in this order; one that fails or finds no time is noted in `stages.json`
     speed      speed.json      images a second, and seconds an epoch of 50,000, by adversary and batch size
     network    network.json    one network trained by N-FGSM on CIFAR-10 within two minutes, and what each attack leaves
     notebook   notebook.ipynb  one notebook, executed by papermill at the preset smoke
+    pairs      pairs.csv.gz    pairs of sources of the preset cifar, as many as fit, carried to MNIST, KMNIST and
+                               CIFAR-10 at five resolutions; started again, it goes on from there
 
 Nothing is downloaded. `--carried` names a folder with what the machine lacks; without it, the data sets of $RTKIT_DATA
 serve. It may hold `wheels/*.whl`, of which those are installed (aside, and for this run) whose package is missing, and
@@ -26,25 +28,31 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
-from rtkit import compute, evaluation, models, robustness, store
+from rtkit import compute, evaluation, experiment, models, presets, robustness, store
 from rtkit.adversaries import Adversary
 from rtkit.data import named, npz
 from rtkit.data.augmentation import crop_and_flip
 from rtkit.data.glyphs import Images
+from rtkit.measure import transfer
+from rtkit.sources import Source
 from rtkit.threat import ThreatModel
 from rtkit.training import Phase, train
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torchvision", "pandas", "scipy", "seaborn", "pytest", "papermill", "ipykernel", "captum")
 THREAT = ThreatModel("linf", 8 / 255)  # of speed and network; the pairs have the preset's
+LADDER = (("mnist", 0), ("kmnist", 0), *(("cifar10", side) for side in (0, 16, 12, 8, 6)))  # target, pixels if reduced
 
 
 @dataclass
@@ -236,7 +244,32 @@ def notebook(run: Run) -> None:
         raise RuntimeError(f"papermill ended with {status}: {output[-1500:]}")
 
 
-STAGES = {"facts": facts, "tests": tests, "speed": speed, "network": network, "notebook": notebook}
+def pairs(run: Run) -> None:
+    """Carry pairs of sources, standard and robust, to the targets that are there, while there is time for one."""
+    preset, rows, longest = presets.get("cifar"), [], 0.0
+    ways = [("fixed_feature", 400), ("last_stage", 100)]
+    if run.tiny:
+        few = {"n_source": 40, "n_source_test": 40, "source_steps": 2, "steps": 2}
+        world = replace(preset.world, pool=40, validation=20, test=20)
+        preset = replace(preset, architecture="small-8", world=world, **few)
+        ways = [(protocol, n // 10) for protocol, n in ways]
+    store.RUNS, longest = run.work / "runs", 2.5 * preset.source_steps * run.seconds
+    for seed in range(1 if run.tiny else 10):
+        if run.left < longest:
+            raise TimeoutError(f"no time for pair {seed}")
+        start = time.monotonic()
+        for kind, eps in (("standard", 0.0), ("robust", preset.main_eps)):
+            carry = partial(transfer.Cell, "transfer", Source.of(preset, kind, eps, seed), seed)
+            cells = [carry("source", "none", n_test=preset.n_source_test)]
+            for (target, side), (protocol, n) in product(LADDER, ways):
+                budget = (preset.steps, preset.batch_size, transfer.RATES[protocol])
+                cells += [carry(target, protocol, (n,), *budget, side=side)] if target in named.names() else []
+            rows += [row for cell in cells for row in experiment.cached(transfer.rows, cell)["rows"]]
+        store.save_frame(pd.DataFrame(rows), run.out / "pairs.csv.gz")
+        longest = max(longest, 1.1 * (time.monotonic() - start))
+
+
+STAGES = {"facts": facts, "tests": tests, "speed": speed, "network": network, "notebook": notebook, "pairs": pairs}
 
 
 def main() -> int:

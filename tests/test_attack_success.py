@@ -11,10 +11,10 @@ import torch
 from lessons import read, study, swapped
 from matplotlib.figure import Figure
 
-from rtkit import checks, claims, feature_attacks, frames, lesson, methods, models, presets, records, store, widgets
+from rtkit import checks, claims, feature_attacks, frames, lesson, methods, models, presets, store, widgets
 from rtkit.data import targets
 from rtkit.feature_attacks import THREAT
-from rtkit.frames import Missing
+from rtkit.frames import Missing, OutOfRange
 from rtkit.measure import attack_success
 
 GRID = lesson.execute(lesson.path("04"), {}, lesson.GRID)
@@ -28,6 +28,10 @@ def changed(**knobs) -> tuple[set, set]:
     return now - before, before - now
 
 
+def judged_students(cells) -> set:
+    return {cell for cell in cells if dict(cell.student.knobs)["role"] == "judged"}
+
+
 def test_an_empty_knob_and_the_kits_own_values_change_nothing():
     kept = {"lambda_": 3, "dropout": [0.1], "attack_steps": [10], "n_train": 200}
     assert changed() == changed(**kept) == (set(), set())
@@ -36,12 +40,12 @@ def test_an_empty_knob_and_the_kits_own_values_change_nothing():
 @pytest.mark.parametrize(
     ("knob", "names"),
     [
-        ("lambda_", {"delta", "delta_r", "nfd_dropout", "nfd_averaging", "nfd"}),
-        ("dropout", {"nfd_dropout", "nfd"}),
+        ("lambda_", {"delta", "delta_r", "nfd_dropout", "nfd", "nfd_long"}),
+        ("dropout", {"nfd_dropout", "nfd", "nfd_long"}),
     ],
 )
 def test_a_knob_of_the_method_changes_its_students_and_no_attacker(knob, names):
-    new, gone = changed(**{knob: 0.5})
+    new, gone = (judged_students(cells) for cells in changed(**{knob: 0.5}))
     assert {cell.student.name for cell in new} == {cell.student.name for cell in gone} == names
     assert {cell.attacker for cell in new} == {cell.attacker for cell in gone}
     column = {"lambda_": "weight"}.get(knob, knob)
@@ -56,14 +60,15 @@ def test_a_knob_of_the_method_changes_its_students_and_no_attacker(knob, names):
     assert not gone
     assert {dict(cell.student.knobs)[column] for cell in more} == {0.5, 0.7}
     assert [cell.student.name for cell in more] == ["nfd"] * 2
+    assert {dict(cell.student.knobs)["role"] for cell in more} == {"sweep"}
 
 
 def test_numbers_of_images_are_the_students_and_the_attackers():
     new, gone = changed(n_train=[50, 700])
-    assert len(gone) == 10
+    assert len(gone) == 13
     assert {cell.attacker.n_train for cell in new} == {50}
-    assert sorted(cell.student.n_train for cell in new) == [0, *9 * [50], *3 * [700]]
-    assert {cell.student.name for cell in new if cell.student.n_train == 700} == set(attack_success.WHITE_BOX)
+    assert sorted(cell.student.n_train for cell in new) == [0, *12 * [50], *3 * [700]]
+    assert {cell.student.name for cell in new if cell.student.n_train == 700} == set(GRID["THREE"])
 
 
 def test_another_attack_is_another_attacker_of_the_same_students():
@@ -85,8 +90,8 @@ def test_another_attack_is_another_attacker_of_the_same_students():
         ({"attack_eps": 0.02}, "attack_eps must be numbers from 0.1 to 64"),
         ({"attack_eps": [4, 8]}, "attack_eps takes one value"),
         ({"attack_steps": 2.5}, "attack_steps must be whole numbers from 1 to 1000"),
-        ({"n_train": 451}, r"n_train must lie in \[10, 450\].*451"),  # the attacker takes as many of the 900
-        ({"n_train": [100, 9]}, r"n_train must lie in \[10, 900\].*got 9"),
+        ({"n_train": 9}, r"n_train must lie in \[10, 1800\].*got 9"),  # the attacker takes as many of the 3,600
+        ({"n_train": [100, 9]}, r"n_train must lie in \[10, 3600\].*got 9"),
     ],
 )
 def test_a_knob_refuses_what_it_cannot_be(given, valid):
@@ -211,11 +216,23 @@ def test_similarity_ignores_turns_and_scales():
 
 def test_students_differ_in_what_they_are_called_for():
     made = {name: GRID["student"](presets.get("glyphs"), name, 0).method for name in STUDENTS}
-    assert len(set(made.values())) == len(made) == 9
-    assert {sum(phase.steps for phase in one.phases) for one in made.values()} == {160}
+    assert len(set(made.values())) == len(made) == 10
+    steps = {name: sum(phase.steps for phase in one.phases) for name, one in made.items()}
+    assert {name: count for name, count in steps.items() if count != 160} == {"nfd_long": 640, "scratch_long": 480}
+    assert [phase.steps for phase in made["nfd_long"].phases] == [480, 160]  # averaged: the same share of the steps
     assert {name for name, one in made.items() if one.init == "random"} == {
-        *("scratch", "delta_r", "nfd_dropout", "nfd_averaging", "nfd")
+        *("scratch", "scratch_long", "delta_r", "nfd_dropout", "nfd", "nfd_long")
     }
+
+
+def test_a_grid_takes_several_targets(monkeypatch):
+    plans = GRID["PLANS"] | {"cifar-small": ({"mnist": 120, "kmnist": 300}, 2000, 160)}
+    monkeypatch.setitem(GRID["cells"].__globals__, "PLANS", plans)
+    found = list(GRID["cells"](presets.get("cifar-small"), 0, ()))
+    for target, n in (("mnist", 120), ("kmnist", 300)):
+        own = [cell for cell in found if cell.student.target == target]
+        assert {(cell.student.n_train, cell.attacker.n_train) for cell in own if cell.student.n_train} == {(n, n)}
+        assert {cell.student.name for cell in judged_students(own)} == {"source", *STUDENTS}
 
 
 def test_packed_changes_stay_in_the_ball():
@@ -228,20 +245,21 @@ def test_packed_changes_stay_in_the_ball():
 
 
 def test_a_replicate_shares_its_students_with_the_full_preset():
-    glyphs, full = (plan(name) for name in ("glyphs", "glyphs-full"))
-    assert len({cell.student.seed for cell in glyphs}) == 5
+    seeds = presets.get("glyphs-full").seeds[:4]
+    glyphs, full = (plan(name, seeds) for name in ("glyphs", "glyphs-full"))
+    swept = {cell.student.seed for cell in full if dict(cell.student.knobs)["role"] == "sweep"}
+    assert swept == set(seeds[:3])
     assert {cell.student for cell in glyphs} <= {cell.student for cell in full}
     assert {cell.attacker.n_train for cell in full} == {200}
-    assert {cell.student.source.architecture for cell in full} == {"small-16", "small-32"}
-    rates = {dict(cell.student.knobs)["lr"] for cell in full if cell.student.name == "fine_tuning"}
-    assert rates == {0.01, 0.03, 0.1, 0.3}
+    nfd = {cell.student.knobs for cell in full if cell.student.seed == seeds[0] and cell.student.name == "nfd"}
+    assert len(nfd) == 2 + 18
 
 
 @pytest.mark.parametrize(
     ("preset", "target", "n_train", "n_test", "steps", "averaged"),
     [
-        ("smoke", "greek", 40, 60, 6, 2),
-        ("glyphs", "greek", 200, 597, 160, 40),
+        ("smoke", "greek", 40, 60, 8, 2),
+        ("glyphs", "greek", 200, 300, 160, 40),
         ("cifar-small", "mnist", 120, 2000, 160, 40),
     ],
 )
@@ -271,7 +289,7 @@ def test_the_attacker_owns_no_image_of_the_student(monkeypatch):
 
 def test_every_student_is_tried_at_every_rate():
     tried = list(GRID["tried"](presets.get("glyphs"), 100))
-    assert len(tried) == 27
+    assert len(tried) == 3 * 10 + 4  # and of NFD two other weights, two other rates of dropout
     assert all(dict(cell.knobs)["lr"] == setting["lr"] for setting, cell in tried)
     assert all(cell.method.phases[0].lr == setting["lr"] and cell.seed == 100 for setting, cell in tried)
     assert GRID["tried_rows"] is attack_success.validation
@@ -282,19 +300,27 @@ def dressed(frame: pd.DataFrame, preset: str = "glyphs") -> pd.DataFrame:
     return frame
 
 
+RADII = ("1", "2", "4", "5.76", "8", "16", "32")
+
+
 def made_up(sign: float, seeds: int = 5, preset: str = "glyphs") -> pd.DataFrame:
-    """A frame in which everything is as the paper says it is (sign 1) or the other way round (sign -1)."""
+    """A frame in which everything is as the claims say it is (sign 1) or the other way round (sign -1)."""
     rows, rng = [], np.random.default_rng(0)
-    clean = {"probe": 0.5, "fine_tuning": 0.9, "l2_sp": 0.9, "delta": 0.9, "scratch": 0.7}
-    clean |= {"delta_r": 0.85, "nfd_dropout": 0.85, "nfd_averaging": 0.85, "nfd": 0.92 if sign > 0 else 0.65}
-    rate = {"probe": 0.8, "fine_tuning": 0.5, "l2_sp": 0.5 + 0.1 * sign, "delta": 0.5 + 0.2 * sign}
-    rate |= {"delta_r": 0.3, "nfd_dropout": 0.3 - 0.1 * sign, "nfd_averaging": 0.3 - 0.05 * sign}
-    rate |= {"nfd": 0.5 - 0.4 * sign, "scratch": 0.5 - 0.45 * sign}
+    clean = {"probe": 0.5, "fine_tuning": 0.9, "l2_sp": 0.9, "delta": 0.9, "scratch": 0.7 if sign > 0 else 0.95}
+    clean |= {"delta_r": 0.85, "nfd_dropout": 0.85, "nfd": 0.92 if sign > 0 else 0.65}
+    rate = {"probe": 0.8, "fine_tuning": 0.55 if sign > 0 else 0.4, "l2_sp": 0.5 + 0.1 * sign}
+    rate |= {"delta": 0.5 + 0.35 * sign, "delta_r": 0.3, "nfd_dropout": 0.3 - 0.1 * sign}
+    rate |= {"nfd": 0.1 if sign > 0 else 0.9, "scratch": 0.5 - 0.45 * sign}
+    for name in ("nfd", "scratch"):
+        clean[f"{name}_long"], rate[f"{name}_long"] = clean[name], rate[name]
     rank = sorted((rate[name], name) for name in rate)
+    # Directly, half fall within 2 grey levels; of NFD, if the claims are right, within 8, else within 1.
+    fallen = {2: (0.25, 0.5, 0.7, 0.8, 0.9, 0.97, 0.99), 8: (0.05, 0.12, 0.25, 0.35, 0.5, 0.8, 0.99)}
+    fallen[1] = (0.5, 0.8, 0.93, 0.95, 0.97, 0.98, 0.99)
 
     def add(name, metric, value, n, form="", seed=0):
         lr = STUDENTS[name][1]["lr"] if name in STUDENTS else 0.0
-        knobs = {"weight": 3.0, "dropout": 0.1, "lr": lr}
+        knobs = {"weight": 3.0, "dropout": 0.1, "lr": lr, "steps": 160 * GRID["TIMES"].get(name, 1), "role": "judged"}
         value = float(np.clip(value + 0.004 * rng.normal(), 0, 1))
         row = {"study": "attack_success", "method": name, "target": "greek", "n_train": 200, "seed": seed}
         row |= {"architecture": "small-16"}
@@ -302,20 +328,23 @@ def made_up(sign: float, seeds: int = 5, preset: str = "glyphs") -> pd.DataFrame
 
     for seed in range(seeds):
         for form, value in (("any", 0.98), ("noise", 0.1), ("paper", 0.4), ("clipping", 0.01)):
-            add("source", "attack_success_rate", value, 597, form, seed)
-        add("source", "clipped_pixels", 0.1, 597, "clipping", seed)
+            add("source", "attack_success_rate", value, 300, form, seed)
+        add("source", "clipped_pixels", 0.1, 300, "clipping", seed)
         for name, share in clean.items():
-            n = round(597 * share)
-            add(name, "clean_accuracy", share, 597, seed=seed)
+            n = round(300 * share)
+            add(name, "clean_accuracy", share, 300, seed=seed)
             place = [one for _, one in rank].index(name) / len(rank)
             for form in ("", "stages"):
-                add(name, "similarity", 0.1 + 0.8 * (place if sign > 0 else 1 - place), 597, form, seed)
-            noise = 0.05 if sign > 0 else 0.7
+                add(name, "similarity", 0.1 + 0.8 * (place if sign > 0 else 1 - place), 300, form, seed)
+            noise = 0.05 if sign > 0 or name == "probe" else 0.7
             for form, value in (("any", rate[name]), ("noise", noise), ("neurons", 0.2), ("features", 0.2)):
                 add(name, "attack_success_rate", value, n, form, seed)
-            for form, value in (("stages", 0.1), ("paper", 0.05), ("clipping", 0.01), ("white box", 0.99)):
+            for form, value in (("stages", 0.1), ("paper", 0.05), ("clipping", 0.01)):
                 add(name, "attack_success_rate", value, n, form, seed)
             add(name, "attack_success_rate", 0.3 if sign > 0 else 0.1, n, "adaptive", seed)
+            half = (8 if sign > 0 else 1) if name.startswith("nfd") else 2
+            for radius, value in zip(RADII, fallen[half], strict=True):
+                add(name, "direct_success_rate", value, n // 4, f"within {radius}", seed)
     return dressed(pd.DataFrame(rows), preset)
 
 
@@ -334,11 +363,17 @@ def words(space: dict) -> dict:
 
 
 def test_effects_by_hand(as_published):
-    rates = {"metric": "attack_success_rate", "form": "any", "n_test": 100, "seed": 0}
-    frame = pd.DataFrame([rates | {"arm": "fine_tuning", "value": 0.5}, rates | {"arm": "nfd", "value": 0.1}])
+    def rate(arm, value, form="any", metric="attack_success_rate", n=100):
+        return {"metric": metric, "form": form, "n_test": n, "seed": 0, "arm": arm, "value": value}
+
+    probed = [rate("probe", 0.8), rate("probe", 0.1, "noise")]
+    frame = pd.DataFrame([*probed, rate("fine_tuning", 0.5), rate("nfd", 0.1)])
     effects = as_published["judge"].effects
     # log(50.5 / 50.5) - log(10.5 / 90.5)
-    assert effects["NFD-C2"](frame) == pytest.approx(math.log(90.5 / 10.5))
+    (found,) = effects["NFD-C2"](frame).values()
+    assert found == (pytest.approx(math.log(90.5 / 10.5)), 0.0)
+    (found,) = effects["NFD-C2@a fifth of the odds"](frame).values()
+    assert found == (pytest.approx(math.log(90.5 / 10.5)), math.log(5))
     assert as_published["success"](frame, "nfd") == pytest.approx(10)
     with pytest.raises(Missing):
         effects["NFD-C5"](frame)
@@ -350,33 +385,64 @@ def test_effects_by_hand(as_published):
     assert found["minus from scratch"] == (pytest.approx(20), 0.0)  # its own margin; the other part has the claim's
 
 
+def test_smoothness_and_aim_by_hand(as_published):
+    rows = [("probe", "any", 0.8), ("probe", "noise", 0.1), ("fine_tuning", "any", 0.5), ("nfd", "any", 0.25)]
+    rows = [{"metric": "attack_success_rate", "arm": a, "form": form, "value": v} for a, form, v in rows]
+    # Half of fine-tuning falls within 2 grey levels, of NFD within 6: half-way from 4, where a quarter falls, to 8.
+    curves = {"fine_tuning": {"2": 0.5, "4": 0.8, "32": 1.0}, "nfd": {"4": 0.25, "8": 0.75, "32": 1.0}}
+    for arm, curve in curves.items():
+        for radius, value in curve.items():
+            one = {"metric": "direct_success_rate", "arm": arm, "form": f"within {radius}", "value": value}
+            rows.append(one)
+    frame = pd.DataFrame(rows).assign(n_test=10**6, seed=0)
+    effects = as_published["judge"].effects
+    assert effects["NFD-K1"](frame) == pytest.approx(math.log(3))
+    # The attack is worth a direct one of 2 grey levels on fine-tuning, of 4 on NFD: better aimed at NFD.
+    assert effects["NFD-K2"](frame) == pytest.approx(math.log(2 / 4), abs=1e-4)
+    never = frame.assign(value=frame.value.where((frame.arm != "nfd") | (frame.metric != "direct_success_rate"), 0.1))
+    with pytest.raises(OutOfRange, match="no direct attack fools 50% of nfd"):
+        effects["NFD-K1"](never)
+
+
+@pytest.mark.parametrize(("fooled", "noise"), [(0.45, 0.1), (0.6, 0.35)])
+def test_a_replicate_without_a_valid_attack_is_dropped(fooled, noise, as_published):
+    frame = made_up(1)
+    weak = (frame.method == "probe") & (frame.metric == "attack_success_rate") & (frame.seed == 3)
+    for form, value in (("any", fooled), ("noise", noise)):
+        frame.loc[weak & (frame.form == form), "value"] = value
+    one = as_published["core"](frame[frame.seed == 3])
+    effects = as_published["judge"].effects
+    for name, effect in effects.items():
+        if name.startswith("NFD-C4"):
+            effect(one)  # of clean accuracy alone
+        else:
+            with pytest.raises(OutOfRange, match="the probe is fooled on"):
+                effect(one)
+    space = judged(frame)
+    assert set(space["valid"].seed) == {0, 1, 2, 4}
+
+
 @pytest.mark.parametrize(("sign", "word"), [(1, "supported"), (-1, "contradicted")])
 def test_verdicts_flip_with_the_frame(sign, word):
     space = judged(made_up(sign))
     own = {name for name, claim in claims.load().items() if claim.study == "attack_success"}
-    assert words(space) == dict.fromkeys(own, word)
+    assert set(words(space).values()) == {word}
+    assert {name.partition("@")[0] for name in words(space)} == own
     assert {part.margin for part in space["judge"].verdicts["NFD-C4"].parts} == {-3.0, 0.0}
     smoke = judged(made_up(sign), "smoke")["judge"].verdicts
     assert {verdict.reason for verdict in smoke.values()} == {"smoke"}
 
 
 @pytest.mark.parametrize(
-    ("name", "form", "value"),
-    [("source", "any", 0.8), ("nfd", "white box", 0.05), ("source", "noise", 0.99)],
+    ("name", "form", "value"), [("nfd", "within 5.76", 0.05), ("delta", "within 32", 0.8), ("l2_sp", "", 0.5)]
 )
 def test_a_failing_control_stops_the_verdicts(name, form, value, as_published):
     assert [control.holds for control in as_published["judge"].controls] == [True] * 5
     frame = made_up(1)
-    frame.loc[(frame.method == name) & (frame.form == form), "value"] = value
+    where = (frame.method == name) & (frame.form == form) & (frame.metric != "similarity")
+    frame.loc[where, "value"] = value
     found = judged(frame)["judge"].verdicts.values()
     assert {verdict.reason.partition(":")[0] for verdict in found} == {"invalid_control"}
-
-
-def test_without_a_question_nothing_is_judged():
-    frame = made_up(1)
-    frame.loc[(frame.method == "scratch") & (frame.metric == "clean_accuracy"), "value"] = 0.88
-    failed = [control.name for control in judged(frame)["judge"].controls if not control.holds]
-    assert failed == ["clean accuracy, fine-tuning minus from scratch"]
 
 
 def test_what_was_not_run_is_not_judged_and_a_slip_is_an_error(as_published):
@@ -393,20 +459,24 @@ def test_a_frame_from_a_file_says_the_same(tmp_path, as_published):
     again = judged(store.load_frame(tmp_path / "frame.csv.gz"))
     assert again["judge"].verdicts == as_published["judge"].verdicts
     for space in (again, as_published):
-        assert len(space["by_student"](space["main"])) == 45
+        assert len(space["by_student"](space["main"])) == 50
 
 
 def test_the_sweep_does_not_enter_the_verdicts(as_published):
     frame = made_up(1)
-    other = frame[frame.method.isin(["nfd", "fine_tuning", "scratch"])]
+    other = frame[frame.method.isin(["nfd", "fine_tuning", "scratch"])].assign(role="sweep")
     swept = pd.concat([frame, other[other.method == "nfd"].assign(weight=99.0), other.assign(n_train=900),
                        other[other.method == "fine_tuning"].assign(lr=9.0)], ignore_index=True)  # fmt: skip
     assert judged(swept)["judge"].verdicts == as_published["judge"].verdicts
+    beside = pd.concat([frame, other[other.method == "nfd"].assign(weight=30.0, role="beside")], ignore_index=True)
+    found = judged(beside)  # enters the correlation alone
+    assert {name for name, one in words(found).items() if name != "NFD-C7" and one != "supported"} == set()
+    assert len(found["by_student"](found["main"])) == 55
 
 
 def test_a_second_architecture_and_a_readers_target_judge_nothing(as_published):
     frame = made_up(1)
-    wide = frame[(frame.seed < 2) & frame.method.isin(["source", *attack_success.WHITE_BOX])]
+    wide = frame[(frame.seed < 2) & frame.method.isin(["source", *GRID["THREE"]])]
     wide = wide.assign(architecture="small-32", value=0.5)
     both = pd.concat([frame, wide, frame.assign(target="mine", value=0.5)], ignore_index=True)
     assert judged(both)["judge"].verdicts == as_published["judge"].verdicts
@@ -437,38 +507,39 @@ def page(frame: pd.DataFrame, skip: tuple[str, ...] = ("interactive",)) -> tuple
     return text, seen
 
 
+def tied_harder(frame: pd.DataFrame, share: float) -> pd.DataFrame:
+    """The frame with NFD at ten times the lambda in every replicate, fooled on that share."""
+    nfd = frame[frame.method == "nfd"]
+    other = nfd.assign(weight=30.0, role="beside", value=nfd.value.where(nfd.form != "any", share))
+    return dressed(pd.concat([frame, other], ignore_index=True), frame.attrs["preset"])
+
+
 def test_words_flip_with_the_arms():
-    frame = swapped(
-        records.frame("attack_success", "glyphs"), "method", "fine_tuning", "nfd", "lr", "weight", "dropout"
-    )
-    text, _ = page(frame)
-    assert "fools NFD **more often** than fine-tuning" in text
-    assert "fools NFD **less often** than fine-tuning" not in text
-    assert "fools fine-tuning on 23 % of what it gets right, and NFD" in text
-    assert "NFD minus fine-tuning: +5.1 points" in text
+    frame = swapped(made_up(1), "method", "fine_tuning", "nfd", "lr", "weight", "dropout", "steps")
+    text, _ = page(tied_harder(frame, 0.2))
+    assert "fools fine-tuning on 10 % of what it gets right, and NFD" in text
+    assert "NFD minus fine-tuning: -" in text
+    assert "NFD is **less smooth** than fine-tuning" in text
+    assert "aimed **better** at it" in text
     lines = {line.split("**")[1]: line for line in text.splitlines() if line.startswith("> <a id=")}
     assert "**OPPOSITE SEEN IN THIS WORLD" in lines["NFD-C2"]
-    assert "**SEEN IN THIS WORLD" in lines["NFD-C4"]
     assert "nfd_" not in text
     assert "fine_tuning" not in text
 
 
 @pytest.fixture(scope="module")
 def reversed_page() -> tuple[str, list]:
-    """Everything the other way round, with a sweep of NFD over lambda in two replicates."""
-    frame = made_up(-1, preset="glyphs-full")
-    nfd = frame[(frame.method == "nfd") & (frame.seed < 2)]
-    other = nfd.assign(weight=10.0, value=nfd.value.where(nfd.form != "any", 0.42))
-    return page(dressed(pd.concat([frame, other], ignore_index=True), "glyphs-full"), ())
+    """Everything the other way round."""
+    return page(tied_harder(made_up(-1), 0.42), ())
 
 
 def test_every_sentence_can_be_the_other_way_round(reversed_page):
     text, _ = reversed_page
-    assert "fools NFD **more often** than fine-tuning" in text
+    assert "NFD is **less smooth** than fine-tuning" in text
     assert "Success **falls** with similarity" in text
-    assert "changes by -48 points (upwards in 0 of 2 replicates)" in text  # 90 % at lambda 3, 42 % at 10
+    assert "changes by -48 points (upwards in 0 of 5 replicates)" in text  # 90 % at lambda 3, 42 % at 30
     assert "*You said: safer.* It is **safer**." in text
-    assert text.count("OPPOSITE SEEN IN THIS WORLD") == 7
+    assert text.count("OPPOSITE SEEN IN THIS WORLD") == 17
 
 
 def test_the_price_explorer_judges_by_the_readers_margin(reversed_page):
@@ -482,10 +553,10 @@ def test_the_price_explorer_judges_by_the_readers_margin(reversed_page):
 def test_the_frontier_explorer_says_what_the_frame_holds(reversed_page):
     _, (*_, (controls, draw)) = reversed_page
     assert {control.description: control.value for control in controls} == {"lambda": 3.0, "dropout": 0.1, "rate": 0.3}
-    assert list(controls[0].options) == [0.3, 3.0, 10.0, 30.0]
+    assert list(controls[0].options) == [0.3, 3.0, 30.0]
     figure = Figure()
-    assert "lambda 10, dropout 0.1, rate 0.3" in draw(figure, 10.0, 0.1, 0.3)
-    assert "42.0 % of those fooled; 0 settings do better at both" in draw(Figure(), 10.0, 0.1, 0.3)
+    assert "lambda 30, dropout 0.1, rate 0.3" in draw(figure, 30.0, 0.1, 0.3)
+    assert "42.0 % of those fooled; 0 settings do better at both" in draw(Figure(), 30.0, 0.1, 0.3)
     low, high = figure.axes[0].get_ylim()
     assert high - low < 60  # zoomed to where the settings lie
 
@@ -523,25 +594,26 @@ def test_the_warm_up_is_checked(capsys):
 
 @pytest.fixture(scope="module")
 def explored() -> dict:
-    """What notebook 04 defines around its explorer of settings, on the kit's frames."""
-    marks = ("def sweep(", "def settings(", "KNOBS = ", "def lacking(")
+    """What notebook 04 defines around its explorer of settings, on a made-up frame."""
+    marks = ("def complete(", "KNOBS = ", "def lacking(")
     kept = [(kind, tags | {"grid"} if any(mark in text for mark in marks) else tags, text)
             for kind, tags, text in lesson.cells(lesson.path("04"))]  # fmt: skip
     with mock.patch.object(lesson, "cells", return_value=kept):
-        return lesson.execute(lesson.path("04"))
+        return study("04", {"attack_success": tied_harder(made_up(1), 0.2)}, preset="glyphs")
 
 
 def test_a_point_is_trained_in_one_replicate_and_compared_within_it(explored):
     lacking, draw, ours = (explored[name] for name in ("lacking", "draw", "nfd"))
-    known, other = (3.0, 0.1, 0.3), (30.0, 0.1, 0.3)
+    known, other = (3.0, 0.1, 0.3), (0.3, 0.1, 0.3)
     assert lacking(*known) == []
-    assert "(replicates: 2)" in draw(Figure(), *known)
-    assert "lambda 30, dropout 0.1, rate 0.3: not run; the button trains it" in draw(Figure(), *other)
+    assert "(replicates: 5)" in draw(Figure(), *known)
+    assert "lambda 0.3, dropout 0.1, rate 0.3: not run; the button trains it" in draw(Figure(), *other)
     (cell,) = lacking(*other)
-    expected = GRID["student"](presets.get("glyphs"), "nfd", 0, weight=30.0, dropout=0.1, lr=0.3)
+    expected = GRID["student"](presets.get("glyphs"), "nfd", 0, weight=0.3, dropout=0.1, lr=0.3)
     assert (cell.student, cell.attacker) == (expected, plan("glyphs", [0])[0].attacker)
     row = ours[ours.seed == 0].iloc[0]
-    common = {"method": "nfd", "n_train": 200, "lr": 0.3, "weight": 30.0, "dropout": 0.1, "seed": 0, "target": "greek"}
+    common = {"method": "nfd", "n_train": 200, "lr": 0.3, "weight": 0.3, "dropout": 0.1, "seed": 0, "target": "greek"}
+    common |= {"steps": 160}
     found = [{"metric": "clean_accuracy", "form": "", "value": 0.91}]
     found += [{"metric": "attack_success_rate", "form": "any", "value": 0.123}]
     found += [{"metric": "similarity", "form": "stages", "value": 0.5}]
@@ -558,15 +630,15 @@ def test_a_point_is_trained_in_one_replicate_and_compared_within_it(explored):
 
 def test_a_run_with_other_knobs_is_judged_by_them_and_says_so():
     frame = made_up(1)
-    tied = frame.method.isin(["delta", "delta_r", "nfd_dropout", "nfd_averaging", "nfd"])
+    tied = frame.method.isin(["delta", "delta_r", "nfd_dropout", "nfd", "nfd_long"])
     other = frame.assign(weight=frame.weight.mask(tied, 10.0))
-    swept = frame[frame.method == "nfd"].assign(value=0.0)  # the kit's lambda, here a sweep
+    swept = frame[frame.method == "nfd"].assign(value=0.0, role="sweep")  # the kit's lambda, here a sweep
     found = pd.concat([other, swept], ignore_index=True)
     found.attrs = frame.attrs | {"changed": {"lambda_": (10.0, 3.0)}}
     space = study("04", {"attack_success": found}, preset="glyphs", lambda_=[10, 3])
     assert words(space) == dict.fromkeys(words(space), "supported")
     assert all("exploratory: lambda_ changed" in one.marks for one in space["judge"].verdicts.values())
     assert set(space["main"][space["main"].method == "nfd"].weight) == {10.0}
-    kit = space["core"](records.frame("attack_success", "glyphs"))
+    kit = space["core"](frame)
     assert set(kit[kit.method == "nfd"].weight) == {3.0}
     assert len(space["judge"].values(kit)) > 40  # what is drawn beside

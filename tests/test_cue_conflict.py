@@ -10,6 +10,7 @@ import torch
 from captum.attr import IntegratedGradients
 from lessons import read, study
 from PIL import Image
+from test_shape_bias import made_up as letters_frame
 from torch import nn
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 
@@ -184,13 +185,13 @@ def test_stimuli_that_do_not_fit_are_refused_or_told(root):
 def test_from_a_folder_to_a_page(root, monkeypatch):
     photographs(root)
     conflicts(root)
-    page = read("02", preset="cifar-small", run="mine")
+    page = read("02", {"shape_bias": letters_frame(0.2)}, preset="cifar-small", run="mine")
     assert "A stimulus of each shape" in page
     assert "robust accuracy, robust minus standard" in page
     record = records.load("cue_conflict", "cifar-small")
     assert record.verdicts == {}
     assert record.computed_by_this
-    assert records.load("shape_bias", "glyphs") is None  # the kit's, read and not run
+    assert records.load("shape_bias", "glyphs") is None  # read, and not run
 
     frame = run()
     kept = store.load_frame(records.path("cue_conflict", "cifar-small").with_suffix(".csv.gz"))
@@ -198,6 +199,10 @@ def test_from_a_folder_to_a_page(root, monkeypatch):
     assert set(frame.source) == {"standard", "noise", "robust"}
     assert set(frame[frame.source != "standard"].source_eps) == {Pictures.eps}
     there = frame[frame.target == "cue_conflict"]
+    for key, singly in there[there.metric == "decided_by_shape"].groupby(["source", "seed"]):
+        whole = there[(there["shape"] == ALL) & (there.source == key[0]) & (there.seed == key[1])]
+        assert whole[whole.metric == "shape_bias"].value.item() == singly.value.mean()
+        assert whole[whole.metric == "shape_bias"].n_test.item() == len(singly) == singly.stimulus.nunique()
     cues = [f"{cue}_decisions" for cue in ("shape", "texture", "other")]
     shares = there[there.metric.isin(cues)].groupby(["source", "seed", "shape"])
     assert np.allclose(shares.value.sum(), 1)
@@ -255,8 +260,9 @@ def made_up(lead: float) -> pd.DataFrame:
         for source, plus in (("standard", 0.0), ("noise", jitter), ("robust", lead + jitter)):
             facts = {"source": source, "source_eps": 0.0, "seed": seed, "n_test": 60, "source_seed": seed}
 
-            def add(metric, value, target="cue_conflict", shape=ALL, facts=facts):
-                rows.append(facts | {"metric": metric, "value": value, "target": target, "shape": shape})
+            def add(metric, value, target="cue_conflict", shape=ALL, facts=facts, stimulus=-1):
+                row = {"metric": metric, "value": value, "target": target, "shape": shape, "stimulus": stimulus}
+                rows.append(facts | row)
 
             for shape in (ALL, "cat", "dog"):
                 by_shape = 0.4 + plus
@@ -264,6 +270,8 @@ def made_up(lead: float) -> pd.DataFrame:
                 add("texture_decisions", 0.8 - by_shape, shape=shape)
                 add("other_decisions", 0.2, shape=shape)
                 add("shape_bias", by_shape / 0.8, shape=shape)
+            for k in range(400):  # of 500
+                add("decided_by_shape", float(k < 500 * by_shape - 0.5), shape="cat", stimulus=k)
             add("clean_accuracy", 0.7, "source")
             add("robust_accuracy", 0.5 if source == "robust" else 0.1 + jitter, "source")
             add("self_check_warnings", 0.0, "source")
@@ -273,41 +281,58 @@ def made_up(lead: float) -> pd.DataFrame:
     return frame
 
 
-@pytest.mark.parametrize(
-    ("lead", "word", "clear"),
-    [(-0.2, "**to the texture**", 2), (0.008, "**not clearly**", 0)],
-)
-def test_the_page_flips_with_the_frame(lead, word, clear, quick):
-    page = read("02", {"cue_conflict": made_up(lead)}, preset="cifar-small")
+@pytest.mark.parametrize(("lead", "word"), [(-0.2, "**to the texture**"), (0.008, "**not clearly**")])
+def test_the_page_flips_with_the_frame(lead, word, quick):
+    page = read("02", {"cue_conflict": made_up(lead), "shape_bias": letters_frame(0.2)}, preset="cifar-small")
     (told,) = [line for line in page.splitlines() if line.startswith("Adversarial training")]
     assert word in told
     assert f"{125 * lead:+.1f} points [" in told
-    assert f"clearly apart in {clear} of 2 shapes" in told
-    assert f"their shape bias differs from the standard one by {125 * lead:+.0f} points" in page
+    assert "The interval is over networks and stimuli." in told
     most = "the texture" if lead < 0 else "the shape"
     assert f"in standard networks, {most} ({40 + 100 * abs(lead):.0f} % of the stimuli) in robust ones" in page
     # The story of the letters stands beside it, from the kit.
-    assert "S-C9: **seen in this world" in page
+    assert "S-C9: **" in page
 
 
-def checked(frame: pd.DataFrame):
-    return study("02", {"cue_conflict": frame}, preset="cifar-small")["photo_judge"]
+def test_an_interval_over_networks_and_stimuli():
+    """Of networks that all say the same it is over the stimuli; where all stimuli are alike, over the networks."""
+    rng, crossed = np.random.default_rng(0), checked(made_up(0.2))["crossed"]
+
+    def interval(said):
+        arms, seeds, stimuli = np.meshgrid(["robust", "standard"], range(3), range(len(said[0, 0])), indexing="ij")
+        rows = {"arm": arms.ravel(), "seed": seeds.ravel(), "stimulus": stimuli.ravel(), "value": said.ravel()}
+        return crossed(pd.DataFrame(rows).assign(metric="decided_by_shape"))
+
+    same = (rng.random((2, 1, 200)) < [[[0.8]], [[0.5]]]).astype(float).repeat(3, axis=1)
+    apart, found = same[0, 0] - same[1, 0], interval(same)
+    assert found.effect == pytest.approx(100 * apart.mean())
+    half = 4.303 * 100 * apart.std() / 200**0.5
+    assert found.high - found.effect == pytest.approx(half, rel=0.1)
+    alike = np.stack([np.full((3, 200), 1.0), np.array([0.0, 0.0, 1.0])[:, None].repeat(200, 1)])
+    found = interval(alike)
+    assert found.effect == pytest.approx(200 / 3)
+    assert found.high - found.effect == pytest.approx(4.303 * 100 * (2 / 9 / 3) ** 0.5, rel=0.1)
+    assert found.replicates == 3
+
+
+def checked(frame: pd.DataFrame) -> dict:
+    return study("02", {"cue_conflict": frame, "shape_bias": letters_frame(0.2)}, preset="cifar-small")
 
 
 def test_checks_and_no_verdict():
-    judge = checked(made_up(0.2))
+    judge = checked(made_up(0.2))["photo_judge"]
     assert [one.holds for one in judge.controls] == [True, True]
     assert (judge.verdicts, judge.collapsed) == ({}, [])
     frame = made_up(0.2)
     frame.loc[(frame.source == "robust") & (frame.metric == "robust_accuracy"), "value"] = 0.05
-    assert [one.holds for one in checked(frame).controls] == [False, True]
+    assert [one.holds for one in checked(frame)["photo_judge"].controls] == [False, True]
 
 
 def test_of_one_replicate_nothing_is_checked():
     frame = made_up(0.2)
     alone = frame[frame.seed == 0]
     alone.attrs = frame.attrs
-    assert checked(alone).controls == []
+    assert checked(alone)["photo_judge"].controls == []
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def test_one_changed_definition_moves_exactly_the_keys_that_depend_on_it(changed
     [
         ("rtkit.influence", "influence", {"influence"}),
         ("rtkit.training", "train", set(STUDIES)),
-        ("rtkit.measure.students", "trained", {"attack_success", "retention", "tradeoff"}),
+        ("rtkit.measure.students", "trained", {"attack_success", "tradeoff"}),
         ("rtkit.feature_attacks", "attacked", {"attack_success"}),
         ("rtkit.measure.transfer", "Cell", {"transfer", "shape_bias", "influence", "cue_conflict", "new_test_set"}),
         ("rtkit.methods", "lwf", set()),  # what it makes stands in a cell's configuration

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -33,7 +34,7 @@ def sheets(folder: Path, size: int) -> None:
 @pytest.fixture
 def words(tmp_path) -> list[str]:
     """The arguments of a dry run, with what it is carried."""
-    for name, size in (("cifar10", 32), ("mnist", 28)):
+    for name, size in (("cifar10", 32), ("cifar100", 32), ("mnist", 28)):
         sheets(tmp_path / "carried" / "data" / name, size)
     (tmp_path / "carried" / "wheels").mkdir()
     (tmp_path / "carried" / "wheels" / "nosuchpackage-1.0-py3-none-any.whl").write_bytes(b"no wheel at all")
@@ -64,7 +65,7 @@ def test_every_stage_leaves_its_file(words, tmp_path):
     stages = json.loads((out / "stages.json").read_text())
     assert {name: stage["state"] for name, stage in stages.items()} == dict.fromkeys(stages, "done"), ended
     assert ended.returncode == 0
-    assert list(stages) == ["facts", "tests", "speed", "network", "notebook"]
+    assert list(stages) == ["facts", "tests", "speed", "network", "notebook", "pairs"]
     assert len(list(out.iterdir())) <= 8
     found = json.loads((out / "facts.json").read_text())
     assert found["wheels"]["nosuchpackage"].startswith("failed")
@@ -74,6 +75,10 @@ def test_every_stage_leaves_its_file(words, tmp_path):
     assert {(row["training"], row["batch"]) for row in speed["rows"]} >= {("N-FGSM", 8), ("PGD-10", 16)}
     network = json.loads((out / "network.json").read_text())["correct after"]
     assert network["worst case"]["clean"] >= network["worst case"]["APGD towards class 3 in rank"]
+    rows = pd.read_csv(out / "pairs.csv.gz").query("metric == 'clean_accuracy'")
+    ladder = {"mnist", "cifar10", *(f"cifar10_{side}" for side in (16, 12, 8, 6))}  # no KMNIST was carried
+    assert set(rows.target) == {"source", *ladder}
+    assert len(rows) == 2 * (1 + 2 * len(ladder))
     assert "smoke" in "".join(nbformat.read(out / "notebook.ipynb", 4).cells[-1].outputs[0].text)
 
 

@@ -28,8 +28,8 @@ def test_a_value_means_a_list_of_one(given):
 @pytest.mark.parametrize(
     ("name", "value", "valid"),
     [
-        ("n_train", 1, "whole numbers from 2 to 900, or \\[\\] .*got 1"),
-        ("n_train", [100, -5], "whole numbers from 2 to 900"),
+        ("n_train", 1, "whole numbers from 2 to 3600, or \\[\\] .*got 1"),
+        ("n_train", [100, -5], "whole numbers from 2 to 3600"),
         ("n_train", 50.5, "whole numbers"),
         ("n_train", True, "whole numbers"),
         ("n_train", "50", "whole numbers.*'50'"),

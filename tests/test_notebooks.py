@@ -19,10 +19,10 @@ FIGURES = {"00": 6, "01": 5, "02": 6, "03": 8, "04": 5, "05": 4, "06": 4, "07": 
 JUDGED = {
     "01": "U-C1 U-C2 U-C3 U-C4 U-C5 U-C6 U-C7 S-C1 S-C2 S-C4 S-C5",
     "02": "U-C9 S-C8 S-C9",
-    "03": "U-C8",
+    "03": "U-C8 INF-K1 INF-K2 INF-K3",
     "04": "NFD-C1 NFD-C2 NFD-C3 NFD-C4 NFD-C5 NFD-C6 NFD-C7",
-    "05": "LwF-C1 LwF-C2 LwF-C3 LwF-C4 LwF-C5 LwF-C6",
-    "06": "VFD-C1 VFD-C2 VFD-C3 VFD-C4 RAT-R1 RAT-R2 RAT-R3 ARKS-A1 ARKS-A3 C101-T1 C101-T2 C101-T3",
+    "05": "LwF-C1 LwF-C2 LwF-C3 LwF-C4 LwF-C5 LwF-C6 LwF-C7",
+    "06": "VFD-C1 VFD-C2 VFD-C3 VFD-C4 RAT-R1 RAT-R2 RAT-R3 ARKS-A1 ARKS-A2 ARKS-A3 C101-T1 C101-T2 C101-T3",
 }
 
 
@@ -73,7 +73,8 @@ def test_form(notebook, path):
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     assert 12 <= len(code) <= 60
     assert 3 <= statistics.median(len(source.splitlines()) for source in code) <= 9
-    assert code_lines("\n\n".join(code)) <= 420
+    asked = {"01": 500}  # sixteen claims of two papers; the others ask five to ten
+    assert code_lines("\n\n".join(code)) <= asked.get(path.name[:2], 425)
     assert not any(re.search(r"^[%!]|/home/|/root/|/tmp/", source, re.MULTILINE) for source in code)
     everything = "\n".join(prose)
     for part in ("You will be able to", "How could this be wrong?", "Exercises", "References", "arXiv:"):
@@ -104,7 +105,7 @@ def test_links_between_notebooks_lead_somewhere(notebook):
 def test_every_claim_stands_beside_its_effect(notebook, path):
     effects = "\n".join(cell.source for cell in tagged(notebook, "effect"))
     for claim in JUDGED.get(path.stem[:2], "").split():
-        assert re.search(rf"[\"']{claim}[\"'@]", effects), claim
+        assert re.search(rf"[\"']{claim}[\"'@{{]", effects), claim
         assert STUDIES[claims.get(claim).study][0] == path.stem[:2]
 
 

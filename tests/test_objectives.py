@@ -148,19 +148,34 @@ def test_region_lies_in_the_ball_and_softens_with_distance(small_net, batch):
     torch.testing.assert_close(right, 1 - softness + softness / 4)
 
 
-def test_kernel_raises_the_smoothed_loss(small_net, batch):
+@pytest.mark.parametrize("steps", [4, 15])
+def test_kernel_raises_the_smoothed_loss(small_net, batch, steps):
     x, y = batch
     small_net.eval()
-    found = adversaries.kernel(small_net, x, y, sigma=1.0, steps=15)
+    found = adversaries.kernel(small_net, x, y, sigma=1.0, steps=steps)
     moved = (found.x - x).flatten(1).square().sum(1)
     torch.testing.assert_close(found.weight, (-moved / 2).exp())
     assert 0 <= float(found.x.min()) <= float(found.x.max()) <= 1
     with attacks.frozen(small_net, batch_statistics=True):
         before, after = (attacks.cross_entropy(small_net(part), y) for part in (x, found.x))
     assert float((found.weight * after - before).mean()) > 0
-    wider = adversaries.kernel(small_net, x, y, sigma=2.0, steps=15)
+    assert 0.1 < float(moved.max().sqrt()) <= 1.51
+    wider = adversaries.kernel(small_net, x, y, sigma=2.0, steps=steps)
     assert float((wider.x - x).norm()) > float((found.x - x).norm())
     assert adversaries.kernel(small_net, x, y, sigma=0.0, steps=15).x is x
+
+
+def test_wasserstein_raises_the_loss_minus_the_distance_it_moves(small_net, batch):
+    x, y = batch
+    small_net.eval()
+    found = Adversary("wasserstein", ThreatModel("l2", 0.5), steps=15, warmup=0)(small_net, x, y, 0.0, None)
+    moved = (found.x - x).flatten(1).square().sum(1)
+    assert found.weight is None
+    with attacks.frozen(small_net, batch_statistics=True):
+        before, after = (attacks.cross_entropy(small_net(part), y) for part in (x, found.x))
+    assert float((after - moved / (2 * 0.5**2) - before).mean()) > 0  # Sinha et al. 2018, gamma = 2
+    free = Adversary("wasserstein", ThreatModel("l2", 5.0), steps=15, warmup=0)(small_net, x, y, 0.0, None)
+    assert float((free.x - x).norm()) > float(moved.sum().sqrt())
 
 
 def test_a_decision_without_doubt_has_a_gradient():

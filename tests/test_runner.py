@@ -263,7 +263,7 @@ def test_scorecard_lists_every_claim(capsys):
     """The reader's own verdicts, else the kit's; regimes of a claim follow it."""
     assert cli.main(["scorecard", "--preset", "glyphs"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len([line for line in lines if re.match(r"\S+-[A-Z]\d+ ", line)]) == 47
+    assert len([line for line in lines if re.match(r"\S+-[A-Z]\d+ ", line)]) == 54
     assert cli.main(["scorecard", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {entry["claim"].partition("@")[0] for entry in found} == set(claims.load())

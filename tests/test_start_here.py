@@ -6,6 +6,7 @@ import io
 import re
 from unittest import mock
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -94,9 +95,11 @@ def test_five_lines_give_the_record_s_number():
     low, high = found["lead"].mean() - found["half"], found["lead"].mean() + found["half"]
     verdict = found["judge"].verdicts["U-C1"]
     record = records.store.load_record(records.path("transfer", "glyphs", records.store.RESULTS))["verdicts"]["U-C1"]
-    for three in ((verdict.effect, verdict.low, verdict.high), (record["effect"], record["low"], record["high"])):
-        assert three == pytest.approx((found["lead"].mean(), low, high), abs=1e-9)
-    assert verdict.verdict == record["verdict"] == "supported"
+    assert (verdict.effect, verdict.low, verdict.high) == (record["effect"], record["low"], record["high"])
+    assert verdict.effect == pytest.approx(found["lead"].mean(), abs=1e-9)
+    assert verdict.low <= low + 1e-9  # where leads are skewed the judge reaches farther
+    assert verdict.high >= high - 1e-9
+    assert verdict.verdict == record["verdict"]
     assert list(found["lead"].index) == sorted(set(kept.seed))
 
 
@@ -131,15 +134,27 @@ def kit():
     return records.frame("transfer", "glyphs")
 
 
-def test_the_section_on_verdicts_reads_true_when_the_result_flips(kit):
-    said, space = verdict_section(kit)
-    assert "mean +22.6 [+14.5, +30.7]" in said
+@pytest.fixture(scope="module")
+def known(kit):
+    """Ten replicates in which the robust source is ahead by 3, 5, ... 21 points, but on textures alone, behind."""
+    one, found = kit[(kit.seed == kit.seed.min()) & kit.source_eps.isin([0, 4 / 255])], []
+    for k, seed in enumerate(range(200, 210)):
+        ahead = (0.03 + 0.02 * k) * (one.target != "textures") - 0.2 * (one.target == "textures")
+        found.append(one.assign(seed=seed, value=0.5 + (one.source == "robust") * ahead))
+    found = pd.concat(found, ignore_index=True)
+    found.attrs = kit.attrs
+    return found
+
+
+def test_the_section_on_verdicts_reads_true_when_the_result_flips(known):
+    said, space = verdict_section(known)
+    assert "mean +12.0 [+7.7, +16.3]" in said
     assert "is **ahead** of the standard source" in said
     assert "is the **better** start" in said
     assert "SEEN IN THIS WORLD" in said
     assert "**pass**: textures only" in said
-    flipped, space = verdict_section(swapped(kit, "source", "standard", "robust", "source_eps"))
-    assert "mean -22.6 [-30.7, -14.5]" in flipped
+    flipped, space = verdict_section(swapped(known, "source", "standard", "robust", "source_eps"))
+    assert "mean -12.0 [-16.3, -7.7]" in flipped
     assert "is **behind** the standard source" in flipped
     assert "is the **worse** start" in flipped
     assert "**FAIL**: textures only" in flipped
@@ -148,14 +163,11 @@ def test_the_section_on_verdicts_reads_true_when_the_result_flips(kit):
     assert "invalid control" in space["judge"].verdicts["U-C1"].reason.replace("_", " ")
 
 
-def test_a_known_lead_is_found(kit):
-    """A frame in which the robust source is ahead by 3, 5, 7, 9 and 11 points."""
-    frame = kit.assign(value=0.5 + (kit.source == "robust") * (0.03 + 0.02 * kit.seed))
-    frame.attrs = kit.attrs
-    _, space = verdict_section(frame)
-    assert space["lead"].tolist() == pytest.approx([3, 5, 7, 9, 11])
-    assert space["half"] == pytest.approx(2.776445 * 10**0.5 / 5**0.5)
-    assert space["judge"].interval("U-C1").effect == pytest.approx(7)
+def test_a_known_lead_is_found(known):
+    _, space = verdict_section(known)
+    assert space["lead"].tolist() == pytest.approx(range(3, 22, 2))
+    assert space["half"] == pytest.approx(2.262157 * (110 / 3) ** 0.5 / 10**0.5)
+    assert space["judge"].interval("U-C1").effect == pytest.approx(12)
 
 
 def test_a_misspelt_column_is_an_error_and_missing_rows_are_not(kit):
@@ -163,7 +175,7 @@ def test_a_misspelt_column_is_an_error_and_missing_rows_are_not(kit):
         study("00", {"transfer": with_attrs(kit.rename(columns={"value": "valeu"}), kit)})
     found = study("00")
     claim = found["judge"].verdicts["U-C1"]
-    assert claim.replicates == 5
+    assert claim.replicates == len(set(kit.seed))
     options = {"preset": "glyphs", "scope": "mechanism"}
     without = found["rows"][found["rows"].source != "robust"]
     from rtkit import claims

@@ -52,9 +52,34 @@ def test_freeze_levels_and_batchnorm_policy(two_classes, protocol, learns, batch
         (statistics if "running" in name or "tracked" in name else learned).add(name)
     parameters = {name for name, _ in net.named_parameters()}
     assert learned == {name for name in parameters if any(name.startswith(part) for part in learns)}
-    everywhere = {name for name in before if "running" in name}
-    trained_part = {name for name in everywhere if any(name.startswith(part) for part in learns)}
-    assert {name for name in statistics if "running" in name} == (everywhere if batchnorm == "adapt" else trained_part)
+    everywhere, tracked = ({name for name in before if word in name} for word in ("running", "tracked"))
+    assert statistics == (everywhere | tracked if batchnorm == "adapt" else set())
+
+
+def test_a_step_schedule_starts_at_its_peak(two_classes, monkeypatch):
+    rates, step = [], torch.optim.SGD.step
+
+    def watched(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    train(models.create(2, "small-8", 0), two_classes, (Phase(9, 0.1, 8, schedule="step"),), 0)
+    assert rates == pytest.approx([0.1] * 3 + [0.01] * 3 + [0.001] * 3)
+
+
+def test_each_phase_draws_dropout_masks_of_its_own(two_classes, monkeypatch):
+    drawn, dropout = [], torch.nn.functional.dropout2d
+
+    def watched(x, *args):
+        out = dropout(x, *args)
+        drawn.append((out != 0).flatten(2).any(2))
+        return out
+
+    monkeypatch.setattr(torch.nn.functional, "dropout2d", watched)
+    train(models.create(2, "small-8", 0), two_classes, (Phase(1, 1e-9, 8, dropout=0.5),) * 2, 0)
+    first, second = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+    assert not all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def test_phases_follow_one_another_and_measurements_count_over_all(two_classes):
@@ -136,7 +161,7 @@ def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="batchnorm must be one of adapt, frozen, got 'eval'"):
         Phase(steps=1, lr=0.1, batchnorm="eval")
     with pytest.raises(ValueError, match="averaging estimates BatchNorm statistics anew"):
-        Phase(steps=1, lr=0.1, trainable=2, batchnorm="frozen", averaging=0.5)
+        Phase(steps=1, lr=0.1, batchnorm="frozen", averaging=0.5)
     with pytest.raises(ValueError, match=r"source must be one of standard, .*, got 'strong'"):
         methods.source("strong", 0.0, 1, 0.1)
     with pytest.raises(ValueError, match=r"protocol must be one of fixed_feature, .*, got 'linear'"):

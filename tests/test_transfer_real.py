@@ -20,18 +20,10 @@ EPS, THREE = Pictures.eps, PHOTOS[:3]
 OWN = "own = pick"  # the cell that draws data sets of one's own
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _three_replicates_are_enough():
-    """For frames that are made up, in which nothing is left to chance."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rtkit.judge.MINIMUM_REPLICATES", 3)
-        yield
-
-
 def real(lead: float, targets=THREE, **more) -> pd.DataFrame:
     """A frame of a world of real images in which the robust source leads by `lead` everywhere."""
     rows, world = [], {"texture_amplitude": math.nan, "shape_reliability": math.nan} | more
-    for seed, jitter in enumerate(JITTER[:3]):
+    for seed, jitter in enumerate(JITTER):
         for source, plus in (("standard", 0.0), ("robust", lead + jitter)):
             radius = {"source_eps": EPS if source == "robust" else 0.0} | world
             for target in targets:
@@ -68,12 +60,11 @@ def test_verdicts_on_real_images(lead, word):
     assert set(pick(judge.main, arm="robust").source_eps) == {EPS}
     assert set(judge.main[judge.main.common].n_train) == {100}
     found = judge.verdicts
-    assert {found[name].verdict for name in ("U-C1", "U-C5")} == {word}
-    assert found["S-C2"].verdict == (word if lead else "inconclusive")  # it has a margin, and no bound
-    missing = ("U-C3", "U-C4", "U-C6", "U-C7", "S-C1", "S-C4", "S-C5")
+    assert {found[name].verdict for name in ("U-C1", "U-C5", "S-C2")} == {word}
+    missing = ("U-C3", "U-C4", "U-C6", "U-C7", "S-C1", "S-C4", "S-C5", "S-C6", "S-C7", "KIT-T1", "KIT-T2")
     assert {found[name].reason for name in missing} == {"not_run"}
     assert {verdict.scope for verdict in found.values()} == {"small-scale"}
-    assert [control.holds for control in judge.controls] == [True, True, True]
+    assert [control.holds for control in judge.controls] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +84,7 @@ def test_the_main_contrast_is_the_published_one_where_it_is_there(grid, radii, m
 def test_what_is_said_of_a_data_set_of_ones_own_follows_the_frame(lead, word):
     both = framed(pd.concat([real(0.0), real(lead, ("mine",))]), "cifar-small")
     space = study("01", {"transfer": both}, preset="cifar-small", targets=["mine"])
-    assert space["judge"].verdicts["U-C1"].verdict == "null"  # it enters no claim
+    assert space["judge"].verdicts["U-C1"].verdict == "inconclusive"  # it enters no claim
     value(space, OWN)
     (said,) = space["said"]
     assert f"**mine**, fixed features: the robust source is **{word}**" in said

@@ -1,5 +1,6 @@
 """The explorers: what they say and draw follows their controls, and reset brings back the start."""
 
+from itertools import product
 from unittest import mock
 
 import ipywidgets
@@ -9,7 +10,7 @@ import torch
 from lessons import explorer, study
 from matplotlib.figure import Figure
 
-from rtkit import frames, lesson, models, records, say, widgets
+from rtkit import lesson, models, records, widgets
 from rtkit.data.glyphs import SOURCE_LETTERS, Images
 
 
@@ -169,23 +170,17 @@ def test_alpha_moves_the_false_verdicts_of_notebook_07():
     assert figure.axes[0].get_xlim()[1] < 20.7  # zoomed on what there is
 
 
-def test_replicates_are_taken_in_and_out_in_points_or_log_odds():
-    space = study("01")
-    main = space["main"] = space["core"](records.frame("transfer", "glyphs"))
-    (cell,) = [text for kind, _, text in lesson.cells(lesson.path("01")) if kind == "code" and "def weigh" in text]
-    with mock.patch.object(widgets, "explorer") as explorer:
-        exec(cell, space)
-    (controls, weigh, _), _ = explorer.call_args
-    assert [one.description for one in controls] == ["count in", *(f"replicate {seed}" for seed in range(5))]
-    assert {type(one) for one in controls[1:]} == {ipywidgets.ToggleButton}  # a button, pressed by the space bar
-    assert all(one.value for one in controls[1:])
-    few = {"method": "last_stage", "judged": True, "few": True}
-    leads = [frames.lead(part, **few) for _, part in main.groupby("seed")]
-    for inside in ([True] * 5, [False, True, True, False, True]):
-        kept = frames.interval([value for value, one in zip(leads, inside, strict=True) if one])
-        said = weigh(Figure(), "points", *inside)
-        assert said == f"{sum(inside)} of 5 replicates: robust minus standard {say.number(kept)}."
-    assert weigh(Figure(), "points", *[False] * 5) == weigh(Figure(), "points", *[True] * 5)  # none means all
-    assert "(one replicate)" in weigh(Figure(), "points", True, *[False] * 4)
-    arms = [[frames.odds(part, arm=arm, **few) for arm in ("robust", "standard")] for _, part in main.groupby("seed")]
-    assert say.number(frames.interval([a - b for a, b in arms]), "log odds") in weigh(Figure(), "log odds", *[True] * 5)
+def test_the_first_of_many_analyses_is_the_one_that_was_judged():
+    space = study("07")
+    for name, (of, _, _, switches) in space["MANY"].items():
+        claimed = space["analysed"](name, tuple(next(iter(some)) for some in switches.values()))
+        kept = records.frame(of, "glyphs")
+        assert claimed.replicates == len(set(kept.seed))
+    lead = space["analysed"]("U-C1", ("last stage", "all three", "100 and 400", "8/255", "points"))
+    record = records.load("transfer", "glyphs", "kit").verdicts["U-C1"]
+    assert lead.effect == pytest.approx(record.effect)
+    fell = space["analysed"]("NFD-C2", ("nfd", "any", "log odds"))
+    record = records.load("attack_success", "glyphs", "kit").verdicts["NFD-C2"]
+    assert fell.effect == pytest.approx(record.effect)
+    every = {space["analysed"]("U-C1", one) for one in product(*space["MANY"]["U-C1"][3].values())}
+    assert len(every) > 20

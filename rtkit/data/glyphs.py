@@ -101,15 +101,16 @@ def gratings(classes: int) -> np.ndarray:
     """The texture of each class: a sinusoid of its own orientation and wavelength, at 16 phases.
 
     Neighbouring orientations take turns between a wavelength of 3.2 and one of 4.4 pixels, so the textures differ in
-    frequency as well as in angle, and a reduction to 12 pixels leaves about one grey level of them.
+    frequency as well as in angle, and a reduction to 8 pixels leaves a third of a grey level of them. Behind those of
+    the classes stand as many that lie between them, which no source network has seen: textures of targets.
 
     Shape:
-        (classes, 16, 32, 32) float32 in [-1, 1].
+        (2 * classes, 16, 32, 32) float32 in [-1, 1].
     """
     (row, column), phase = np.mgrid[:SIZE, :SIZE], (np.arange(16) / 16)[:, None, None]
-    out = np.empty((classes, 16, SIZE, SIZE))
-    for k in range(classes):
-        angle, wavelength = np.pi * k / classes, (3.2, 4.4)[k % 2]
+    out = np.empty((2 * classes, 16, SIZE, SIZE))
+    for k in range(2 * classes):
+        angle, wavelength = np.pi * (k % classes + k // classes / 2) / classes, (3.2, 4.4)[k % 2]
         travel = (row * np.sin(angle) + column * np.cos(angle)) / wavelength
         out[k] = np.sin(2 * np.pi * (travel + phase))
     return out.astype(np.float32)
@@ -134,7 +135,7 @@ def compose(masks: np.ndarray, textures: np.ndarray, world: World, rng: Generato
 
     Args:
         masks: what is drawn, 0 background to 255 foreground.
-        textures: the texture class of each image as an index into `gratings(20)`; -1 for none.
+        textures: the texture of each image as an index into `gratings(20)`, from 20 on unseen ones; -1 for none.
 
     Shape:
         masks (N, 32, 32) uint8, textures (N,) -> (N, 3, 32, 32) uint8.

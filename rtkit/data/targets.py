@@ -14,14 +14,15 @@ from rtkit.data.glyphs import Images, World
 from rtkit.limits import must_lie
 
 POOL, VALIDATION, TEST = 900, 300, 597  # images; together the 1,797 digits that scikit-learn ships
-# pixels; of the gratings, of wavelength 3.2 and 4.4 at 32 pixels, about one grey level of 255 is left there
-LOW_RESOLUTION = 12
+DRAWN = (3600, 300, 2000)  # the same of letters, which are drawn
+LOW_RESOLUTION = 8  # pixels; of the gratings, of wavelength 3.2 and 4.4 at 32 pixels, a third of a grey level is left
+UNSEEN = len(glyphs.SOURCE_LETTERS)  # the first grating that no source network has seen
 
 # "digits" are 1,797 real handwritten ones, 8 x 8 pixels enlarged to 24 x 24 in a frame of 32: very low resolution.
 # "greek" and "lower" are ten letters each, drawn like the source letters. "_textured": each image has the texture of
-# its class, a fine cue of the target's own; of "digits_cued", besides, a digit is its label's own only as often as the
-# world's shapes are. "_low": reduced to LOW_RESOLUTION pixels and enlarged again. "textures" show no shape at all, but
-# ten of the source's own textures: here a robust source must lose.
+# its class, a fine cue of the target's own, which no source has seen; of "digits_cued", besides, a digit is its label's
+# own only as often as the world's shapes are. "_low": reduced to LOW_RESOLUTION pixels and enlarged again. "textures"
+# show no shape at all: here a robust source must lose.
 NAMES = (
     *("digits", "digits_textured", "digits_cued", "digits_textured_low", "digits_low"),
     *("greek", "greek_textured", "lower", "lower_textured", "textures"),
@@ -98,25 +99,26 @@ def _digits(name: str, world: World, seed: int) -> tuple[torch.Tensor, np.ndarra
     shade = masks[:, None].astype(np.float32) * np.float32(0.8) + np.float32(25.5)  # leaves room for the texture
     rng = np.random.default_rng([seed, 12])
     table, phase = glyphs.gratings(len(glyphs.SOURCE_LETTERS)), rng.integers(16, size=len(labels))
-    image = shade + np.float32(255 * world.texture_amplitude) * table[labels, phase][:, None]
+    image = shade + np.float32(255 * world.texture_amplitude) * table[UNSEEN + labels, phase][:, None]
     return torch.from_numpy(np.rint(np.clip(image, 0, 255)).astype(np.uint8).repeat(3, axis=1)), labels
 
 
 def letters(alphabet: str, world: World, rng: np.random.Generator, textured: bool = False) -> Target:
     """Draw a target of letters, the test in held-out faces; textured, each has the texture of its class, else none."""
     parts = []
-    for n, faces in ((POOL, glyphs.TRAIN_FACES), (VALIDATION, glyphs.TRAIN_FACES), (TEST, glyphs.TEST_FACES)):
+    for n, faces in zip(DRAWN, (glyphs.TRAIN_FACES, glyphs.TRAIN_FACES, glyphs.TEST_FACES), strict=True):
         y = rng.permutation(np.arange(n) % len(alphabet))
-        x = glyphs.draw(alphabet, y, y if textured else np.full(n, -1), world, rng, faces=faces)
+        x = glyphs.draw(alphabet, y, UNSEEN + y if textured else np.full(n, -1), world, rng, faces=faces)
         parts.append(Images(x, torch.from_numpy(y), tuple(alphabet)))
     return Target(*parts)
 
 
 @lru_cache(maxsize=12)
 def target(name: str, world: World, seed: int) -> Target:
-    """Make the target task `name` for one replicate: 900 images to draw from, 300 to choose on, 597 to judge on.
+    """Make the target task `name` for one replicate: images to draw from, to choose on, to judge on.
 
-    The digits are split anew by each seed, letters and textures are drawn anew; test letters are in held-out faces.
+    The digits are split anew by each seed (900, 300, 597), letters (3,600, 300, 2,000) and textures are drawn anew;
+    test letters are in held-out faces.
 
     Raises:
         KeyError: no target has that name.
@@ -129,7 +131,7 @@ def target(name: str, world: World, seed: int) -> Target:
     if name == "textures":
         rng, classes = np.random.default_rng([seed, 14]), tuple(f"grating {k}" for k in range(10))
         y = rng.permutation(np.arange(POOL + VALIDATION + TEST) % 10)
-        x = glyphs.compose(np.zeros((len(y), glyphs.SIZE, glyphs.SIZE), np.uint8), y, world, rng)
+        x = glyphs.compose(np.zeros((len(y), glyphs.SIZE, glyphs.SIZE), np.uint8), UNSEEN + y, world, rng)
     else:
         (x, y), classes = _digits(name.removesuffix("_low"), world, seed), tuple("0123456789")
     if name.endswith("_low"):

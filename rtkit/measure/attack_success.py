@@ -20,7 +20,7 @@ from rtkit.threat import ThreatModel
 from rtkit.training import train
 
 UNITS = 5  # most active features of the source, on its own training images
-WHITE_BOX = ("fine_tuning", "scratch", "nfd")  # students that are attacked themselves, too
+RADII = (1, 2, 4, 8, 16, 32)  # grey levels of 255, within which a student is attacked itself, and its attacker's
 STEPS = 10  # of 0.4 eps; on tuning seed 100 forty of 0.1 eps fooled as many, to a point or two
 
 
@@ -29,7 +29,7 @@ class Attacker:
     """Who has the public source and, for the adaptive attack, as many labelled images of the target as a student.
 
     Args:
-        n_train: labelled images of the target; n_test: test images that are attacked.
+        n_train: labelled images of the target; n_test: test images that are attacked, a quarter of them directly, too.
         method: by which the surrogate of the adaptive attack is trained, as the student is that it stands for.
     """
 
@@ -117,34 +117,48 @@ def _features(net, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([net.features(part) for part in x.split(evaluation.BATCH)])
 
 
-def _success(done: Student, net, attacker: Attacker, own: bool = False) -> Iterator[dict]:
-    """Success rates of every form; `own` counts changes of the network's own decisions instead of wrong ones."""
+def _success(done: Student, net, attacker: Attacker) -> Iterator[dict]:
+    """Success rates of every form; of the source itself, changes of its own decisions instead of wrong ones."""
     x, y, copies = attacked(attacker)
     decided = _decisions(net, x)
+    own = done.name == "source"
     y = decided if own else y
     seen = {form: _decisions(net, copy) for form, copy in copies.items()}
     generator = torch.Generator(device=x.device).manual_seed(attacker.seed + 7)
     tried = [form for form in seen if form.split()[0] in ("neuron", "features", "stages")]
     noisy = feature_attacks.noise(x, attacker.threat, len(tried), generator)
     groups = {"any": tried, "neurons": [form for form in tried if form.startswith("neuron")]}
-    groups |= {form: [form] for form in ("features", "stages", "paper", "adaptive")}
+    groups |= {form: [form] for form in ("features", "stages", "paper")}
+    if done.n_train == attacker.n_train:  # a larger set holds the attacker's images
+        groups["adaptive"] = [*tried, "adaptive"]
     found = {name: torch.stack([seen[form] for form in forms]) for name, forms in groups.items()}
     found["noise"] = torch.stack([_decisions(net, copy) for copy in noisy])
     found["clipping"] = _decisions(net, feature_attacks.clip_as_the_paper(x))[None]
-    if done.n_train != attacker.n_train:
-        del found["adaptive"]  # a larger set holds the attacker's images
-    if done.name in WHITE_BOX:
-        how = {"steps": attacker.steps, "loss": attacks.margin, "generator": generator}
-        reached = attacks.pgd(net, x, y, attacker.threat, **how)
-        found["white box"] = _decisions(net, reached)[None]
     for form, decisions in found.items():
         count, right = feature_attacks.fooled(decided, y, decisions)
         yield done.row("attack_success_rate", count / max(right, 1), right, form=form)
+    if own:
+        return
+    some = (decided == y)[: attacker.n_test // 4].nonzero()[:, 0]
+    for radius, share in _direct(net, x[some], y[some], attacker, generator):
+        yield done.row("direct_success_rate", share, len(some), form=f"within {radius:g}")
+
+
+def _direct(net, x, y, attacker: Attacker, generator) -> Iterator[tuple[float, float]]:
+    """Within each radius in grey levels, the share of some images that PGD on the network itself has turned by then."""
+    number = max(len(x), 1)
+    for radius in sorted({*RADII, round(255 * attacker.eps, 2)}):
+        if len(x):
+            threat = ThreatModel("linf", radius / 255)
+            how = {"steps": attacker.steps, "loss": attacks.margin, "generator": generator}
+            stands = _decisions(net, attacks.pgd(net, x, y, threat, **how)) == y
+            x, y = x[stands], y[stands]  # what falls within one radius falls within any larger one
+        yield radius, 1 - len(x) / number
 
 
 def _rows(cell: Student, attacker: Attacker) -> Iterator[dict]:
     if cell.name == "source":
-        yield from _success(cell, cell.source.load()[0], attacker, own=True)
+        yield from _success(cell, cell.source.load()[0], attacker)
         x = attacked(attacker)[0]
         changed = float(((feature_attacks.clip_as_the_paper(x) - x).abs() > 1e-6).float().mean())
         yield cell.row("clipped_pixels", changed, len(x), form="clipping")
@@ -183,7 +197,8 @@ class Cell:
 def rows(cell: Cell) -> Iterator[dict]:
     """Compute the rows of one cell: `students.Student.row`'s columns, `form` of the attack, and `architecture`.
 
-    The form "any" is the worst of seven. `n_test` of a success rate is the number of images that are right as they are.
+    The form "any" is the worst of seven, "adaptive" of these and the surrogate's; that of a direct attack is its radius
+    in grey levels. `n_test` of a success rate is the number of images that are right as they are.
     """
     for row in _rows(cell.student, cell.attacker):
         yield row | {"architecture": cell.student.source.architecture}

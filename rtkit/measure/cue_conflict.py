@@ -126,11 +126,16 @@ class Cell:
 def rows(cell: Cell) -> Iterator[dict]:
     """Compute the rows of one source network: on its own task (target "source") and on the stimuli ("cue_conflict").
 
-    Columns as in `transfer.rows`, and `shape`: the class of the stimuli's shape, or "all".
+    Columns as in `transfer.rows`, and `shape`: the class of the stimuli's shape, or "all"; `stimulus`: its number, for
+    the metric "decided_by_shape": 1 for the shape, 0 for the texture, no row where neither decides.
     """
     for row in transfer.rows(cell.own):
-        yield row | {"shape": ALL}
+        yield row | {"shape": ALL, "stimulus": -1}
     found = stimuli(cell.source.world)
     decided = decisions(cell.source.load()[0], found)
     for metric, name, value, n in shares(decided, found):
-        yield cell.own.row(metric, value, n, target=FOLDER, shape=name)
+        yield cell.own.row(metric, value, n, target=FOLDER, shape=name, stimulus=-1)
+    for k, (said, shape, texture) in enumerate(zip(decided, found.shape, found.texture, strict=True)):
+        if said in (shape, texture):
+            where = {"shape": found.names[shape], "stimulus": k}
+            yield cell.own.row("decided_by_shape", float(said == shape), 1, target=FOLDER, **where)

@@ -4,13 +4,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rtkit import compute, evaluation, models, tasks
-from rtkit.data.glyphs import World
+import torch
+
+from rtkit import compute, evaluation, models, robustness, tasks
+from rtkit.data.glyphs import Images, World
 from rtkit.data.pictures import Pictures
 from rtkit.data.targets import Target
 from rtkit.methods import Method
 from rtkit.sources import Source
+from rtkit.threat import ThreatModel
 from rtkit.training import History, train
+
+THREAT = ThreatModel("linf", 4 / 255)  # under which every student is judged
 
 
 @dataclass(frozen=True)
@@ -88,3 +93,22 @@ def clean_rows(student: Student, done: Trained) -> Iterator[dict]:
     cost = {"seconds": done.seconds, "gradients": done.history.gradients}
     for metric, images in (("clean_accuracy", done.task.test), ("validation_accuracy", done.task.validation)):
         yield student.row(metric, evaluation.accuracy(done.net, images), len(images), **cost)
+
+
+def attacked(student: Student, net: models.Network, test: Images, surrogates=()) -> Iterator[tuple[str, float]]:
+    """Worst case over all attacks, and what only the transferred ones and only Auto-PGD break: shares of all.
+
+    Args:
+        surrogates: networks with the same classes, attacks on which are transferred.
+    """
+    generator = torch.Generator(device=compute.device()).manual_seed(student.seed)
+    found = robustness.battery(len(test.classes), steps=20, strong=True, apgd_steps=25, surrogates=surrogates)
+    transferred = [found.pop(name) for name in list(found) if name.startswith("transferred")]
+    # PGD on two losses, Auto-PGD on the cross-entropy and towards the two nearest classes, the transferred attack last.
+    own = list(found.values())[:5]
+    tried = [*own, *transferred]
+    kept = [robustness.worst_case(net, x, y, THREAT, tried, generator) for x, y in evaluation.batches(test)]
+    after = torch.cat(kept, 1).float().mean(1).tolist()  # (1 + attacks,)
+    yield "robust_accuracy", after[-1]
+    yield "only_transferred", after[len(own)] - after[-1]
+    yield "only_auto_pgd", after[2] - after[len(own)]

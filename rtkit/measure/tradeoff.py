@@ -9,18 +9,18 @@ from rtkit import compute, evaluation, models, robustness, store
 from rtkit.data.glyphs import Images
 from rtkit.definitions import code
 from rtkit.measure import students
-from rtkit.measure.students import Student
+from rtkit.measure.students import THREAT, Student
 from rtkit.models import Network
 from rtkit.threat import ThreatModel
 
-THREAT = ThreatModel("linf", 4 / 255)  # under which every network is judged
+CURVE = (0, 2, 4, 8, 16)  # radii of the attack, in grey levels, at which a network's robustness is drawn
 
 
-def accuracy(net: Network, images: Images) -> float:
+def accuracy(net: Network, images: Images, threat: ThreatModel = THREAT) -> float:
     """Accuracy under ten steps of PGD on the margin: enough to compare checkpoints, too little to judge."""
     tried = robustness.battery(len(images.classes), steps=10)["PGD on the margin"]
     generator = torch.Generator(device=compute.device()).manual_seed(0)
-    kept = [robustness.worst_case(net, x, y, THREAT, [tried], generator)[-1] for x, y in evaluation.batches(images)]
+    kept = [robustness.worst_case(net, x, y, threat, [tried], generator)[-1] for x, y in evaluation.batches(images)]
     return float(torch.cat(kept).float().mean())
 
 
@@ -32,7 +32,7 @@ def _train(student: Student) -> tuple[dict, dict]:
 
     def watch(net: Network, task) -> float:
         nonlocal best
-        score = accuracy(net, task.validation[: student.n_train // 20])
+        score = accuracy(net, task.validation[: student.n_train // 40])
         if score >= best[0]:
             best = score, {name: value.clone() for name, value in net.state_dict().items()}
         return score
@@ -54,21 +54,6 @@ def network(student: Student, checkpoint: str = "last") -> tuple[Network, dict]:
     return net.to(compute.device()).eval(), facts
 
 
-def _attacked(student: Student, net: Network, test: Images) -> Iterator[tuple[str, float]]:
-    """Worst case over all attacks, and what only the transferred attack and only Auto-PGD break: shares of all."""
-    standard = replace(student.source, kind="standard", source_eps=0.0).load()[0]
-    generator = torch.Generator(device=compute.device()).manual_seed(student.seed)
-    found = robustness.battery(len(test.classes), steps=20, strong=True, apgd_steps=25, surrogates=[standard])
-    transferred = found.pop("transferred from network 1")
-    # PGD on two losses, Auto-PGD on the cross-entropy and towards the two nearest classes, the transferred attack last.
-    tried = [*list(found.values())[:5], transferred]
-    kept = [robustness.worst_case(net, x, y, THREAT, tried, generator) for x, y in evaluation.batches(test)]
-    after = torch.cat(kept, 1).float().mean(1).tolist()  # (1 + attacks,)
-    yield "robust_accuracy", after[-1]
-    yield "only_transferred", after[-2] - after[-1]
-    yield "only_auto_pgd", after[2] - after[5]
-
-
 def _measure(student: Student) -> Iterator[dict]:
     net, facts = network(student)
     task = student.task()
@@ -77,24 +62,30 @@ def _measure(student: Student) -> Iterator[dict]:
     for metric, images in (("clean_accuracy", task.test), ("validation_accuracy", task.validation)):
         yield student.row(metric, evaluation.accuracy(net, images), len(images), **cost)
     for metric in ("moved", "collapsed"):
-        yield student.row(metric, float(facts[metric]), student.n_train // 20)
-    last = dict(_attacked(student, net, task.test[:n]))
+        yield student.row(metric, float(facts[metric]), student.n_train // 40)
+    surrogates = [replace(student.source, kind="standard", source_eps=0.0).load()[0]]
+    last = dict(students.attacked(student, net, task.test[:n], surrogates))
     for metric in ("robust_accuracy", "only_transferred", "only_auto_pgd"):
         yield student.row(metric, last[metric], n)
     checked = robustness.robustness(net, task.test[: n // 3], THREAT, steps=5, seed=student.seed)
     yield student.row("self_check_warnings", len(checked.warnings), n // 3)
-    yield student.row("generalisation_gap", accuracy(net, task.pool[:n]) - accuracy(net, task.test[:n]), n)
+    for eps in CURVE:
+        found = accuracy(net, task.test[: n // 3], replace(THREAT, eps=eps / 255))
+        yield student.row("accuracy_at", found, n // 3, attack_eps=float(eps))
+    under = accuracy(net, task.test[:n])
+    yield student.row("generalisation_gap", accuracy(net, task.pool[:n]) - under, n)
+    yield student.row("pgd_accuracy", under, n)
     best = network(student, "best")[0]
-    same = all(torch.equal(value, best.state_dict()[name]) for name, value in net.state_dict().items())
-    found = last if same else dict(_attacked(student, best, task.test[:n]))
-    yield student.row("clean_accuracy", evaluation.accuracy(best, task.test), len(task.test), checkpoint="best")
-    yield student.row("robust_accuracy", found["robust_accuracy"], n, checkpoint="best")
+    yield student.row("pgd_accuracy", accuracy(best, task.test[:n]), n, checkpoint="best")
 
 
 def rows(student: Student) -> Iterator[dict]:
-    """Compute the rows of one student: `students.Student.row`'s columns, and `checkpoint` ("last", or "best")."""
+    """Compute the rows of one student.
+
+    Columns as in `students.Student.row`, and `checkpoint` ("last", or "best"); `attack_eps`, the radius of a curve.
+    """
     for row in _measure(student):
-        yield {"checkpoint": "last"} | row
+        yield {"checkpoint": "last", "attack_eps": 0.0} | row
 
 
 def validation(student: Student) -> Iterator[dict]:

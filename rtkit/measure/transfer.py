@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
 from rtkit import compute, evaluation, methods, models, probe, robustness, shape_bias, tasks
-from rtkit.data import glyphs
+from rtkit.data import glyphs, targets
 from rtkit.data.glyphs import World
 from rtkit.data.targets import Target
 from rtkit.sources import Source
@@ -19,6 +19,7 @@ ATTACK = ThreatModel("linf", 4 / 255)  # under which source networks of the glyp
 # Peak learning rates by protocol, one for either source; notebook 01 has the search (`rtkit study 01 --tune`).
 RATES = {"fixed_feature": 0.3, "last_block": 0.3, "last_stage": 0.1, "last_two_stages": 0.1}
 RATES |= {"full_network": 0.1, "scratch": 0.1}
+RANDOMISED = 1 / 20  # how often the texture of a texture-randomised source's world is the label's own: it tells nothing
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Cell:
         steps, batch_size, lr: budget of a trained protocol.
         measure_at: steps after which test accuracy is measured on the way.
         n_test: source test images, with "source".
+        recipe: "" for a rate that rises and falls; "authors" for that of Utrera et al. 2021, which starts at its peak
+            and falls in steps, with first weights of the head from N(0, 1).
+        side: pixels to which the target's images are reduced, to be enlarged again; 0 leaves them as they are.
+        subset: which subset of the target's images is drawn, and with it the first weights of the head and the order.
     """
 
     study: str
@@ -46,13 +51,24 @@ class Cell:
     lr: float = 0.0
     measure_at: tuple[int, ...] = ()
     n_test: int = 0
+    recipe: str = ""
+    side: int = 0
+    subset: int = 0
+
+    @property
+    def draw(self) -> int:
+        """The seed of its subset."""
+        return self.seed + 1000 * self.subset
 
     def row(self, metric: str, value: float, n_test: int, **more) -> dict:
         """One observation, with every column that a frame has."""
-        source = self.source
-        row = {"study": self.study, "method": self.protocol, "source": source.kind, "source_eps": source.source_eps}
-        row |= {"target": self.target, "n_train": 0, "seed": self.seed, "metric": metric, "value": value}
+        source, method = self.source, ", ".join(filter(None, (self.protocol, self.recipe)))
+        kind = "randomised" if getattr(source.world, "texture_reliability", 1) == RANDOMISED else source.kind
+        row = {"study": self.study, "method": method, "source": kind, "source_eps": source.source_eps}
+        target = f"{self.target}_{self.side}" if self.side else self.target
+        row |= {"target": target, "n_train": 0, "seed": self.seed, "metric": metric, "value": value}
         row |= {"n_test": n_test, "seconds": 0.0, "gradients": 0, "step": 0, "source_seed": source.seed}
+        row |= {"subset": self.subset, "architecture": source.architecture}
         knobs = ("texture_amplitude", "shape_reliability")  # of drawn worlds alone
         return row | {name: getattr(source.world, name, math.nan) for name in knobs} | more
 
@@ -89,7 +105,7 @@ def _probe_rows(cell: Cell, task: Target) -> Iterator[dict]:
     parts = {"pool": task.pool, "validation_accuracy": task.validation, "clean_accuracy": task.test}
     seen = {part: probe.standardise(evaluation.features(net, images), mean, std) for part, images in parts.items()}
     for n in cell.n_train:
-        index = task.subset_index(n, cell.seed)
+        index = task.subset_index(n, cell.draw)
         with compute.stopwatch() as seconds:
             weights = probe.probe(seen["pool"][index], task.pool.y[index], len(task.classes), cell.seed)
         spent = seconds()
@@ -102,14 +118,19 @@ def trained_rows(cell: Cell, task: Target) -> Iterator[dict]:
     """Carry the cell's source over to a task by training; how it does there, on the way and at the end."""
     (n,), architecture = cell.n_train, cell.source.architecture
     budget = {"steps": cell.steps, "lr": cell.lr, "batch_size": cell.batch_size}
+    budget |= {"schedule": "step"} if cell.recipe == "authors" else {}
     method = methods.transfer(cell.protocol, blocks=models.blocks(architecture), **budget)
     if method.init == "source":
-        net = models.with_new_head(cell.source.load()[0], len(task.classes), cell.seed)
+        net = models.with_new_head(cell.source.load()[0], len(task.classes), cell.draw)
     else:
-        net = models.create(len(task.classes), architecture, cell.seed)
-    images, measure = task.subset(n, cell.seed), partial(evaluation.accuracy, images=task.test)
+        net = models.create(len(task.classes), architecture, cell.draw)
+    if cell.recipe == "authors":
+        weights = net.head.weight.data
+        weights.copy_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(cell.draw)))
+        net.head.bias.data.zero_()
+    images, measure = task.subset(n, cell.draw), partial(evaluation.accuracy, images=task.test)
     with compute.stopwatch() as seconds:
-        history = train(net, images, method.phases, cell.seed, measure=measure, measure_at=cell.measure_at)
+        history = train(net, images, method.phases, cell.draw, measure=measure, measure_at=cell.measure_at)
     cost = {"n_train": n, "seconds": seconds(), "gradients": history.gradients, "step": cell.steps}
     for step, value in history.measured.items():
         yield cell.row("accuracy_at_step", value, len(task.test), n_train=n, step=step)
@@ -123,4 +144,7 @@ def rows(cell: Cell) -> Iterator[dict]:
         yield from _source_rows(cell)
         return
     task = tasks.target(cell.target, cell.source.world, cell.seed)
+    if cell.side:
+        parts = (task.pool, task.validation, task.test)
+        task = Target(*(replace(part, x=targets.lower_resolution(part.x, cell.side)) for part in parts))
     yield from (_probe_rows if cell.protocol == "probe" else trained_rows)(cell, task)
