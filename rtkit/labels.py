@@ -8,7 +8,8 @@ import pandas as pd
 
 SHAPES = ("digits", "lower", "greek")  # targets on which shape alone decides
 TEXTURED = "digits_textured"  # the target with a fine cue of its own
-DOSES, LEAD_DOSE = (0, 8, 14), 8  # grey levels of the texture in sources' worlds, and where their leads are judged
+DOSES, LEAD_DOSE = (0, 8, 14), 8  # grey levels of the texture in 02's worlds, and where its leads are judged
+HOME_DOSE = 6  # and where those of 01 are, since the second version of its protocol
 PHOTOS = ("mnist", "fashion_mnist", "cifar10", "kmnist", "svhn")  # data sets that judge sources of real images
 
 TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))

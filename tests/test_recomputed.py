@@ -171,7 +171,7 @@ def ahead(f, first="robust", second="standard", metric="clean_accuracy", **at):
 
 def transfer(f):
     shapes, radii = ("digits", "lower", "greek"), (1, 4, 16)
-    home = of_dose(f[f.architecture == "small-16"], 8)
+    home = of_dose(f[f.architecture == "small-16"], 6)
     last, fixed = {"method": "last_stage", "target": shapes}, {"method": "fixed_feature", "target": shapes}
     most = {name: 900 if name == "digits" else 1600 for name in shapes}
     few = {"n_train": (100, 400)}
@@ -231,13 +231,13 @@ def transfer(f):
     yield "U-C7", {"": ahead(home, "robust", 16, n_train=(100, 400), **last)}
     wide = f[f.architecture == "small-16"]
     parts = {"over standard": "standard", "over noise-trained": "noise"}
-    by_dose = {name: [ahead(of_dose(wide, dose), "robust", other, n_train=100, **fixed) for dose in (0, 8, 14)]
+    by_dose = {name: [ahead(of_dose(wide, dose), "robust", other, n_train=100, **fixed) for dose in (0, 6, 14)]
                for name, other in parts.items()}  # fmt: skip
-    yield "KIT-T1", {name: 10 * np.polyfit((0, 8, 14), leads, 1)[0] for name, leads in by_dose.items()}
+    yield "KIT-T1", {name: 10 * np.polyfit((0, 6, 14), leads, 1)[0] for name, leads in by_dose.items()}
     yield "KIT-T2", {name: leads[0] for name, leads in by_dose.items()}
     widths, slopes = {}, {}
     for kind in SOURCES:
-        kind_of = of_dose(f[(f.source == kind) & (f.source_eps.isin([0]) | np.isclose(f.source_eps, 4 / 255))], 8)
+        kind_of = of_dose(f[(f.source == kind) & (f.source_eps.isin([0]) | np.isclose(f.source_eps, 4 / 255))], 6)
         kind_of = [kind_of[kind_of.architecture == f"small-{width}"] for width in (4, 8, 16)]
         home_of, away = ([v(one, **at) for one in kind_of] for at in ({"target": "source"}, fixed | {"n_train": 100}))
         widths[kind] = away[2] - away[0]

@@ -23,7 +23,7 @@ from rtkit.training import History
 
 AUTHORS = "last_stage, authors"
 CELLS = 209  # of one replicate at the default preset
-DOSE, EPS = labels.LEAD_DOSE / 255, 4 / 255
+DOSE, EPS = labels.HOME_DOSE / 255, 4 / 255
 JITTER = (0.0, 0.004, -0.003, 0.002, -0.001)  # so that five replicates have an interval
 
 
@@ -90,7 +90,7 @@ def made_up(lead: float) -> pd.DataFrame:
                 rows.append(row(seed, "robust", target, f"last_two_stages{recipe}", level - 0.1))
             if target != "greek":
                 rows.append(row(seed, "noise", target, "last_stage", 0.72 + jitter))
-            for dose in (0, 8, 14):
+            for dose in (0, labels.HOME_DOSE, 14):
                 rows.append(row(seed, "noise", target, "fixed_feature", 0.61, texture_amplitude=dose / 255))
             if target != "greek":
                 rows.append(row(seed, "untrained", target, "fixed_feature", 0.3 + jitter))
@@ -143,7 +143,7 @@ def test_the_grid(grid):
     assert subsets == {("fixed_feature", 100)}
     assert {cell.side for cell in glyphs} == {0, 6, 8, 12, 16}
     doses = {round(255 * cell.source.world.texture_amplitude) for cell in glyphs}
-    assert doses == {0, labels.LEAD_DOSE, 14}
+    assert doses == {0, labels.HOME_DOSE, 14}
 
 
 def test_seeds_and_presets_that_do_not_exist(grid):
