@@ -175,11 +175,12 @@ class Record:
 def load(study: str, preset: str, origin: str = "yours") -> Record | None:
     """Read the record of a study at a preset, or None where there is none.
 
-    Its `origin` is "yours", "kit", or "explored": seeds after which rules were changed, on which no verdict rests.
+    Its `origin` is "yours", "kit", or "explored": seeds after which rules were changed, on which no verdict rests; or
+    "superseded": what a registered protocol found before a later version of it.
 
     One that is damaged, or was written by a version of the kit with other fields, is passed over with a warning.
     """
-    where = path(study, preset, {"kit": store.RESULTS, "explored": store.RESULTS / "explored", "yours": None}[origin])
+    where = path(study, preset, {"kit": store.RESULTS, "yours": None}.get(origin, store.RESULTS / origin))
     if not where.exists():
         return None
     try:
