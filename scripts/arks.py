@@ -19,13 +19,14 @@ from rtkit.data import pictures
 from rtkit.data.pictures import Pictures
 from rtkit.probe import probe, standardise
 
-KINDS = {"standard": "erm", "arks": "arks_1.0", "wrm": "wrm_1.0"}
+KINDS = {"erm": "erm", "arks": "arks_1.0", "wrm": "wrm_1.0", "shuffled": "erm"}
+SOURCES = {"erm": "standard", "arks": "robust", "wrm": "robust", "shuffled": "other"}
 TARGETS, SIZES, WORLD = ("kmnist", "mnist", "usps"), (100, 400), Pictures("fashion_mnist", 28)
 
 
 def weights(folder: Path, kind: str, number: int) -> dict[str, torch.Tensor]:
     """The weights of one training; of the kind "shuffled" those of a standard one, in each tensor in random order."""
-    with np.load(folder / f"arks_fashion_mnist_{KINDS.get(kind, 'erm')}.npz") as file:
+    with np.load(folder / f"arks_fashion_mnist_{KINDS[kind]}.npz") as file:
         found = {name: file[name][number].astype("float32") for name in file if name != "seeds"}
     if kind == "shuffled":
         rng = np.random.default_rng([number, 18])
@@ -46,7 +47,7 @@ def layers(w: dict[str, torch.Tensor], images) -> dict[str, torch.Tensor]:
 
 
 def rows(folder: Path, kind: str, number: int):
-    """What probes of both layers score on each target, and what standardises them: the source's training images."""
+    """What probes of both layers score on each target; the source's training images say how features are scaled."""
     w = weights(folder, kind, number)
     own = layers(w, pictures.source(WORLD, 2000, number))
     for name in TARGETS:
@@ -62,7 +63,8 @@ def rows(folder: Path, kind: str, number: int):
                 x, z = (torch.cat([part[:, :-1] @ turn, part[:, -1:]], 1) for part in (seen[index], asked))
                 head = probe(x, task.pool.y[index], len(test.classes), number)
                 share = float(((z @ head).argmax(1) == test.y).double().mean())
-                fact = {"source": kind, "target": name, "method": f"probe, {layer}", "n_train": n, "seed": number}
+                fact = {"source": SOURCES[kind], "network": kind, "target": name, "method": "probe", "layer": layer}
+                fact |= {"n_train": n, "seed": number}
                 yield fact | {"metric": "clean_accuracy", "value": round(share, 6), "n_test": len(test)}
 
 
@@ -72,6 +74,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=store.RESULTS / "published")
     words = parser.parse_args()
     torch.set_num_threads(1)
-    found = [row for number in range(10) for kind in (*KINDS, "shuffled") for row in rows(words.folder, kind, number)]
-    frame = pd.DataFrame(found).assign(study="transfer", source_eps=0.0, source_seed=0, step=0)
+    found = [row for number in range(10) for kind in KINDS for row in rows(words.folder, kind, number)]
+    frame = pd.DataFrame(found).assign(study="transfer", source_eps=np.nan, source_seed=0, step=0)
+    frame = frame.assign(texture_amplitude=np.nan, shape_reliability=np.nan)
     store.save_frame(frame, words.out / "transfer_arks.csv.gz")

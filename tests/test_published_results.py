@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from rtkit import STUDIES, labels, store
+from rtkit.data import named
+from rtkit.data.glyphs import Images
 
 FOLDER, FILES = store.RESULTS / "published", os.environ.get("RTKIT_PUBLISHED")
 SOURCES = tomllib.loads((FOLDER / "sources.toml").read_text())
@@ -38,7 +41,7 @@ def test_every_frame_names_its_source_and_the_folder_is_no_preset():
     assert not set(SOURCES) & set(STUDIES)  # whose own frames, at a preset, lie in a folder beside this one
     for name, source in SOURCES.items():
         assert set(source) == ENTRY, name
-        assert source["unit"] in ("subsets", "targets", "networks", "images")
+        assert source["unit"] in ("subsets", "targets", "networks", "images", "trainings")
         assert source["study"] in STUDIES
         assert len(source["repository"]) == len(source["commit"])
         assert all(re.fullmatch("[0-9a-f]{8,40}", commit) for commit in source["commit"])
@@ -57,9 +60,18 @@ def test_frames_have_the_columns_and_words_of_the_kits_own(name):
     counted = found[found.n_test.notna()]
     assert ((counted.value * counted.n_test) % 1).between(0.05, 0.95).sum() == 0  # whole images
     facts = ["study", "method", "source", "source_eps", "target", "n_train", "seed", "metric", "step", "source_seed"]
-    facts += {"norm", "architecture", "resolution", "change", "attack", "shape", "network", "threat", "dataset"} & set(
-        found
-    )
+    facts += {
+        "norm",
+        "architecture",
+        "resolution",
+        "change",
+        "attack",
+        "shape",
+        "network",
+        "threat",
+        "dataset",
+        "layer",
+    } & set(found)
     assert not found.duplicated([*facts, *({"place"} & set(found))]).any()
     assert set(found.method) <= {"none", *labels.TABLES["methods"]}
     assert set(found.source) <= {"standard", "robust", "randomised", "human", "other"}
@@ -73,16 +85,43 @@ def test_frames_have_the_columns_and_words_of_the_kits_own(name):
         assert radii.min()["l2"] >= 0.01
 
 
-@pytest.mark.skipif(not FILES, reason="RTKIT_PUBLISHED names no folder with the published files")
-@pytest.mark.parametrize("name", SOURCES)
-def test_frames_made_anew_from_the_published_files_are_those(name):
-    spec = importlib.util.spec_from_file_location("published", store.ROOT / "scripts" / "published.py")
+def loaded(name: str):
+    spec = importlib.util.spec_from_file_location(name, store.ROOT / "scripts" / f"{name}.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    assert set(script.FRAMES) == set(SOURCES)
+    return script
+
+
+@pytest.mark.skipif(not FILES, reason="RTKIT_PUBLISHED names no folder with the published files")
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"transfer_arks"}))
+def test_frames_made_anew_from_the_published_files_are_those(name):
+    script = loaded("published")
+    assert {*script.FRAMES, "transfer_arks"} == set(SOURCES)
     assert all((Path(FILES) / file).is_file() for file in SOURCES[name]["files"])
     made = io.StringIO(script.FRAMES[name](Path(FILES)).to_csv(index=False))
     pd.testing.assert_frame_equal(pd.read_csv(made), frame(name))
+
+
+def test_networks_trained_ten_times_have_two_layers():
+    counts = frame("transfer_arks").groupby(["network", "target", "layer", "n_train"]).seed.nunique()
+    assert (len(counts), set(counts)) == (4 * 3 * 2 * 2, {10})
+    shapes = {"bottom_layers.0": (32, 1, 3, 3), "bottom_layers.3": (64, 32, 3, 3), "penultimate_layer": (128, 2304)}
+    weights = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
+    weights |= {f"{name}.bias": torch.full(shape[:1], -1.0) for name, shape in shapes.items()}
+    found = loaded("arks").layers(weights, Images(torch.zeros(3, 3, 28, 28), torch.zeros(3), ("a",)))
+    assert {name: tuple(one.shape) for name, one in found.items()} == {"maps": (3, 2304), "penultimate": (3, 128)}
+    assert (found["penultimate"] == torch.expm1(torch.tensor(-1.0))).all()  # the activation is an ELU
+
+
+@pytest.mark.skipif(
+    not FILES or not {"usps", "fashion_mnist"} <= set(named.names()),
+    reason="RTKIT_PUBLISHED names no folder with the published files, or data/ lacks usps or fashion_mnist",
+)
+def test_a_training_carried_anew_scores_what_the_table_says(monkeypatch):
+    found, script = frame("transfer_arks", "seed == 3 and target == 'usps' and network == 'arks'"), loaded("arks")
+    monkeypatch.setattr(script, "TARGETS", ("usps",))
+    made = pd.DataFrame(script.rows(Path(FILES), "arks", 3)).set_index(["layer", "n_train"]).value
+    assert made.to_dict() == found.set_index(["layer", "n_train"]).value.to_dict()
 
 
 # Utrera et al.: ten subsets of the target, one source network a radius ---------------------------------------------
