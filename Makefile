@@ -20,7 +20,7 @@ lab: .venv/ready
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/00_start_here.ipynb
 
 reproduce: .venv/ready
-	$(BIN)/rtkit run --preset $(PRESET) -p run mine $(if $(filter all,$(SEEDS)),,-p seeds '[200]'); status=$$?; $(BIN)/rtkit compare --preset $(PRESET); \
+	$(BIN)/rtkit run --preset $(PRESET) -p run mine $(if $(filter all,$(SEEDS)),,--first); status=$$?; $(BIN)/rtkit compare --preset $(PRESET); \
 	    $(BIN)/rtkit report --preset $(PRESET) && exit $$status
 
 test: .venv/ready

@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     run("notebooks", nargs="*", metavar="NOTEBOOK", help="a number such as 01, or a file (default: all)")
     run("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters",
         help="a notebook's parameter, such as -p seeds '[0, 1]' (see rtkit list)")  # fmt: skip
+    run("--first", action="store_true", help="of the replicates that each notebook has at the preset the first alone")
     study = add("study", "compute a study's frame and verdicts without Jupyter", _study, preset=True)
     study("name", metavar="NAME", help="the number of a notebook, or a study (see rtkit list)")
     study("--tune", action="store_true", help="show the search for learning rates, on tuning seeds only")
@@ -108,7 +109,7 @@ def _run(arguments: argparse.Namespace, preset: str) -> int:
     if len(dict(pairs)) < len(pairs):
         raise runner.UsageError(f"a parameter is given twice: {', '.join(name for name, _ in pairs)}")
     paths = [runner.find(word) for word in arguments.notebooks] or runner.paths(preset)
-    if runner.run(paths, dict(pairs), preset):
+    if runner.run(paths, dict(pairs), preset, arguments.first):
         return 1  # what failed stays the last thing said
     return runner.print_scorecard(preset)
 

@@ -27,6 +27,15 @@ def current(study: str, preset: str) -> dict | None:
     return next((one for one in reversed(versions(study)) if one["preset"] == preset), None)
 
 
+def first(number: str, preset: str) -> list[int]:
+    """The first replicate of a notebook at a preset: of its protocol, or where it has none the preset's own."""
+    from rtkit import presets  # which imports torch
+
+    found = (current(study, preset) for study, (home, _) in STUDIES.items() if home == number)
+    seeds = next((one["seeds"] for one in found if one), presets.get(preset).seeds)
+    return list(seeds[:1])
+
+
 def judged(study: str) -> dict[str, dict]:
     """What a protocol fixes of each claim of a study."""
     fixed = ("statement", "unit", "margin", "bound", "open", "expected", "certain")

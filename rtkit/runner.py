@@ -15,7 +15,7 @@ import nbformat
 import papermill
 import yaml
 
-from rtkit import DRAWN, PRESETS, STUDIES, lesson, store
+from rtkit import DRAWN, PRESETS, STUDIES, lesson, protocols, store
 
 PATIENCE = 20  # seconds that an interrupted notebook gets to shut its kernel down
 
@@ -159,7 +159,7 @@ def _execute(path: Path, out: Path, values: dict) -> int:
         raise
 
 
-def run(notebooks: list[Path], given: Mapping[str, str], preset: str = "glyphs") -> int:
+def run(notebooks: list[Path], given: Mapping[str, str], preset: str = "glyphs", first: bool = False) -> int:
     """Execute notebooks, keep the executed copies under runs/, and return the exit status: 1 where one failed.
 
     Each runs in a process of its own. One that fails leaves how far it came, with the traceback, as
@@ -168,12 +168,16 @@ def run(notebooks: list[Path], given: Mapping[str, str], preset: str = "glyphs")
     Args:
         given: parameters by name, as text.
         preset: for notebooks that take one, where none is given.
+        first: run only the first replicate of each, unless seeds are given.
 
     Raises:
         UsageError: see `assign` and `writable`.
     """
     preset = given.get("preset", preset)
     values = assign(notebooks, given, {"preset": preset})
+    for path, chosen in zip(notebooks, values, strict=True):
+        if first and "seeds" in parameters(path):
+            chosen.setdefault("seeds", protocols.first(path.stem[:2], preset))
     outs = [_copy(path, preset) for path in notebooks]
     folders = [os.path.relpath(writable(folder)) for folder in dict.fromkeys(out.parent for out in outs)]
     failed = []

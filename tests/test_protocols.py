@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from rtkit import CONFIRMATION, STUDIES, TUNING, claims, experiment, lesson, protocols, store
+from rtkit import CONFIRMATION, STUDIES, TUNING, claims, experiment, lesson, presets, protocols, store
 from rtkit.judge import Judge
 from rtkit.measure import transfer
 
@@ -72,6 +72,12 @@ def test_verdicts_say_whether_they_were_registered(elsewhere):
     assert judged(range(200, 210), changed={"lr": [1]}).marks[0] == "exploratory: lr changed"
     register(reading="other")
     assert judged(range(200, 210)).marks[0] == "exploratory: read otherwise than registered"
+
+
+def test_the_first_replicate_of_a_notebook_is_that_of_its_protocol():
+    assert protocols.first("01", "glyphs") == protocols.current("transfer", "glyphs")["seeds"][:1] == [210]
+    assert protocols.first("04", "glyphs") == [200]
+    assert protocols.first("04", "smoke") == protocols.first("00", "smoke") == list(presets.get("smoke").seeds[:1])
 
 
 def test_no_word_before_all_registered_replicates_are_there(elsewhere):
