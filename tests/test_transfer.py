@@ -73,7 +73,7 @@ def made_up(lead: float) -> pd.DataFrame:
             for target in SHAPES:
                 for dose in (0, 14):  # two points of the lead with each grey level
                     where = {"texture_amplitude": dose / 255}
-                    found = 0.6 + (plus + (dose - 8) * 0.02 * (lead > 0) if source == "robust" else 0.0)
+                    found = 0.6 + (plus + (dose - labels.HOME_DOSE) * 0.02 * (lead > 0) if source == "robust" else 0.0)
                     both(seed, source, target, "fixed_feature", found, **where)
                 for width, less in ((4, 0.2), (8, 0.1)):
                     where = {"architecture": f"small-{width}"}
@@ -236,7 +236,7 @@ def test_known_leads_give_known_effects():
     assert {judge.verdicts[name].reason for name in several} == {"not_run"}
     parts = {name: [part.effect for part in judge.verdicts[name].parts] for name in sweeps}
     assert parts["KIT-T1"] == pytest.approx([20.0, 20.0], abs=0.1)  # two points with each of ten grey levels
-    assert parts["KIT-T2"] == pytest.approx([-6.0, -7.0], abs=0.1)  # 10 - 8 x 2; the noise-trained source has 61 %
+    assert parts["KIT-T2"] == pytest.approx([-2.0, -3.0], abs=0.1)  # 10 - 6 x 2; the noise-trained source has 61 %
     assert parts["S-C6"] == pytest.approx([1.0, 2.0], abs=0.01)
     assert parts["S-C7"] == pytest.approx([40.0, 20.0], abs=0.01)
 
