@@ -137,6 +137,13 @@ def unjudged(claim: Claim, preset: str, scope: str, reason: str) -> Verdict:
     return Verdict(*facts, None, None, None, 0, claim.unit, claim.paper_effect)
 
 
+def unit_of(verdict: Verdict, part: Part | None = None) -> str:
+    """The unit of a part, by default of the one that decided: its own, by which it may be called, or the claim's."""
+    part = part or next((one for one in verdict.parts if one.effect == verdict.effect), None)
+    name, _, own = part.name.partition(", in ") if part else ("", "", "")
+    return own or (name if name in ("points", "log odds") else verdict.unit)
+
+
 def adjusted(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, str]]:
     """By claim the word that is left after Holm's and after Benjamini and Hochberg's adjustment of its p value.
 
@@ -179,7 +186,7 @@ def text(verdicts: Sequence[Verdict], width: int = 80) -> str:
     """The scorecard for people: of each claim verdict, effect with its interval, and reason; below, the paper's."""
     lines, indent, after = [], " " * 23, adjusted(verdicts)
     for one in verdicts:
-        ours = "" if one.effect is None else f"{one.effect:+.1f} [{one.low:+.1f}, {one.high:+.1f}] {one.unit}"
+        ours = "" if one.effect is None else f"{one.effect:+.1f} [{one.low:+.1f}, {one.high:+.1f}] {unit_of(one)}"
         found = "; ".join(filter(None, (ours, one.reason, *one.marks)))
         left = "" if after.get(one.claim, (one.verdict,))[0] == one.verdict else "; not after Holm's adjustment"
         first = f"{one.claim:<9} {one.verdict.replace('_', ' '):<12} {found}{left}"

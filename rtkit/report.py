@@ -62,7 +62,7 @@ def _table(preset: str, pages: Mapping[str, str]) -> str:
     rows = []
     for one in found:
         link = f'<a href="{homes[one.claim]}.html#{claims.anchor(one.claim)}">' if one.claim in homes else ""
-        shown = "" if one.effect is None else say.number(records.interval(one), one.unit)
+        shown = "" if one.effect is None else say.number(records.interval(one), claims.unit_of(one))
         row = {"claim": f"{link}{html.escape(one.claim)}{'</a>' if link else ''}"}
         row |= {"statement": claims.get(one.claim).statement, "the paper": one.paper_effect, "here": shown}
         row = {name: value if name == "claim" else html.escape(value) for name, value in row.items()}

@@ -94,10 +94,9 @@ def effect(verdict: Verdict) -> str:
         return word(verdict)
     shown = []
     for part in verdict.parts:
-        name, _, unit = part.name.partition(", in ")  # a part may have a unit of its own, and may be called by it alone
-        unit = unit or (name if name in ("points", "log odds") else verdict.unit)
-        found = Interval(part.effect, part.low, part.high, verdict.replicates)
-        shown.append(f"{f'{name}: ' if name else ''}**{number(found, unit)}**, must lie above {part.margin:.3g}")
+        name = part.name.partition(", in ")[0]
+        found = number(Interval(part.effect, part.low, part.high, verdict.replicates), claims.unit_of(verdict, part))
+        shown.append(f"{f'{name}: ' if name else ''}**{found}**, must lie above {part.margin:.3g}")
     return "; ".join(shown)
 
 

@@ -204,6 +204,17 @@ def test_words_follow_intervals():
     assert say.tell(nothing).data == say.NOT_RUN
 
 
+def test_a_number_has_the_unit_of_the_part_that_decided():
+    def two(part):
+        return {"points": effect(part), "log odds": -effect(part) / 10}
+
+    found = judge(CLAIM, two, frame(*(5, 4) * 5), preset="glyphs", scope="mechanism")
+    assert (found.verdict, claims.unit_of(found)) == ("contradicted", "log odds")
+    assert [claims.unit_of(found, part) for part in found.parts] == ["points", "log odds"]
+    assert "-0.5 [-0.5, -0.4] log odds" in " ".join(claims.text([found]).split())
+    assert claims.unit_of(verdict(5, 6, 5, 6, 5)) == "points"
+
+
 def test_scorecard_has_a_line_and_a_reason_for_every_claim():
     found = {"U-C1": verdict(5, 6, 5, 6, 5)}
     card = {line.claim: line for line in claims.scorecard("glyphs", "mechanism", found, ["transfer"])}
