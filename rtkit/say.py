@@ -114,6 +114,9 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
     rows = {label: effect(verdict) + (checked if label == "here" and verdict.effect is not None else "")}
     if verdict.reason.startswith("collapsed"):
         rows["but"] = f"{verdict.reason}: whatever the interval, the world cannot tell"
+    if verdict.verdict == "inconclusive" and any(part.high < part.margin for part in verdict.parts):
+        above = min(part.most - part.margin for part in verdict.parts)
+        rows["but"] = f"one of {len(verdict.parts)} parts must lie below by a wider interval; it ends {above:.2g} above"
     if judge.preset in DRAWN:
         kept = records.load(claim.study, records.REAL, "kit") or records.load(claim.study, records.REAL, "explored")
         other = kept.verdicts.get(name) if kept else None
