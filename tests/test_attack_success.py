@@ -537,7 +537,7 @@ def test_every_sentence_can_be_the_other_way_round(reversed_page):
     text, _ = reversed_page
     assert "NFD is **less smooth** than fine-tuning" in text
     assert "Success **falls** with similarity" in text
-    assert "changes by -48 points (upwards in 0 of 5 replicates)" in text  # 90 % at lambda 3, 42 % at 30
+    assert "changes by -48.0 points [" in text  # 90 % at lambda 3, 42 % at 30
     assert "*You said: safer.* It is **safer**." in text
     assert text.count("OPPOSITE SEEN IN THIS WORLD") == 17
 

@@ -100,7 +100,7 @@ def test_the_readme_tells_the_numbers_of_the_records():
     assert (kept["INF-K1"]["verdict"], kept["U-C8"]["verdict"]) == ("contradicted", "inconclusive")
     assert "less well (opposite seen)" in line["03"]
     assert kept["NFD-C4@authors' budget"]["verdict"] == "supported"
-    assert "at none (seen)" in line["04"]
+    assert "42 % for none (seen)" in line["04"]
     assert kept["LwF-C2"]["verdict"] == "contradicted"
     assert told("LwF-C2", "adds {effect} points") in line["05"]
     assert told("VFD-C2", "by {effect} points ({word})") in line["06"]

@@ -268,8 +268,8 @@ def page() -> str:
 
 
 def test_the_page_reads_as_the_frame_says(page):
-    assert "robust accuracy **falls** with frozen statistics" in page
-    assert "with adapting ones it **rises**" in page
+    assert "Statistics frozen, on a straight line through all five depths robust accuracy **falls** (-" in page
+    assert "Statistics adapting, on a straight line through all five depths robust accuracy **rises** (+" in page
     assert "it **gains** robust accuracy where the shape is right in 70 of 100 pictures (+10.0 points [+10.0" in page
     assert "it **loses** robust accuracy where the shape is right in 100 of 100 pictures (-40.0 points [-40.0" in page
     assert "You said: fall, and fall.* It is **fall and rise**" in page
@@ -303,8 +303,8 @@ def test_swapped_arms_turn_the_page_round():
     there = judged(turned).verdicts
     assert there["LwF-C2@digit always right"].verdict == there["LwF-C2"].verdict == "contradicted"
     assert there["LwF-C1"].verdict == "contradicted"  # what is called the head keeps 10 of 80
-    assert "robust accuracy **rises** with frozen statistics" in said
-    assert "with adapting ones it **falls**" in said
+    assert "Statistics frozen, on a straight line through all five depths robust accuracy **rises** (+" in said
+    assert "Statistics adapting, on a straight line through all five depths robust accuracy **falls** (-" in said
     assert "**gains** robust accuracy where the shape is right in 100 of 100 pictures (+40.0" in said
     assert "It is **rise and fall**" in said
     assert "It is **12 of 100**" in said

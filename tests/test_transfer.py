@@ -396,8 +396,8 @@ def test_the_page_turns_round_with_the_arms(quick):
         assert re.search(rf"\*\*{claim}\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD", said[-0.10]), claim
         assert re.search(rf"\[{claim}\]\(#{claim}\) .* \*\*opposite seen in this world", said[-0.10]), claim
     assert "he lead in points **grows** (fewest minus most: -8.0  [" in said[-0.10]
-    assert "*You said: growing.* It is **growing**." in said[-0.10]
-    assert "*You said: growing.* It is **shrinking**." in said[0.10]
+    assert "*You said: growing.* It is **growing in points, " in said[-0.10]
+    assert "*You said: growing.* It is **shrinking in points, " in said[0.10]
     assert "Not yet: put lead" in said[0.10]
 
 
