@@ -176,7 +176,7 @@ def test_the_first_of_many_analyses_is_the_one_that_was_judged():
         claimed = space["analysed"](name, tuple(next(iter(some)) for some in switches.values()))
         kept = records.frame(of, "glyphs")
         assert claimed.replicates == len(set(kept.seed))
-    lead = space["analysed"]("U-C1", ("last stage", "all three", "100 and 400", "6/255", "points"))
+    lead = space["analysed"]("U-C1", ("last stage", "all three", "100 and 400", "texture 6/255", "points"))
     record = records.load("transfer", "glyphs", "kit").verdicts["U-C1"]
     assert lead.effect == pytest.approx(record.effect)
     fell = space["analysed"]("NFD-C2", ("nfd", "any", "log odds"))
