@@ -287,7 +287,7 @@ def test_the_page_flips_with_the_frame(lead, word, quick):
     (told,) = [line for line in page.splitlines() if line.startswith("Adversarial training")]
     assert word in told
     assert f"{125 * lead:+.1f} points [" in told
-    assert "The interval is over networks and stimuli." in told
+    assert "the interval is over networks and stimuli." in told
     most = "the texture" if lead < 0 else "the shape"
     assert f"in standard networks, {most} ({40 + 100 * abs(lead):.0f} % of the stimuli) in robust ones" in page
     # The story of the letters stands beside it, from the kit.

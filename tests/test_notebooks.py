@@ -1,5 +1,6 @@
 """The notebooks: clean in git, regular in form, and running from a fresh kernel."""
 
+import dis
 import json
 import re
 import statistics
@@ -113,6 +114,31 @@ def test_captum_and_widgets_are_used(notebook, path):
     source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert ("captum" in source) or path.stem[:2] not in ("00", "02", "03")
     assert "explorer(" in source
+
+
+def names(code, *kinds) -> set[str]:
+    """Names that the instructions of these kinds touch, in a code object and in the functions within it."""
+    within = [names(const, *kinds) for const in code.co_consts if hasattr(const, "co_consts")]
+    return {step.argval for step in dis.get_instructions(code) if step.opname in kinds}.union(*within)
+
+
+def test_what_an_explorer_reads_is_not_given_another_meaning_further_down(notebook):
+    """Its functions are called again when all cells have run: `clean`, bound anew in a later cell, breaks them."""
+    reads, explorers = {}, []  # of each function, the globals; of each explorer, all that its functions reach
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or cell.source.startswith("%"):
+            continue
+        code = compile(cell.source, cell.id, "exec")
+        bound = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_NAME"}
+        for reached in explorers:
+            assert not reached & bound, (cell.id, reached & bound)
+        own = {one.co_name: names(one, "LOAD_GLOBAL") for one in code.co_consts if hasattr(one, "co_consts")}
+        reads |= own
+        if "explorer" in code.co_names:
+            reached, more = set(), set().union(*own.values())
+            while more - reached:
+                reached, more = reached | more, set().union(*(reads.get(name, set()) for name in more))
+            explorers.append(reached)
 
 
 @pytest.mark.notebook
