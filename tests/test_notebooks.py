@@ -135,7 +135,7 @@ def test_what_an_explorer_reads_is_not_given_another_meaning_further_down(notebo
         own = {one.co_name: names(one, "LOAD_GLOBAL") for one in code.co_consts if hasattr(one, "co_consts")}
         reads |= own
         if "explorer" in code.co_names:
-            reached, more = set(), set().union(*own.values())
+            reached, more = set(), set().union(*own.values(), *(reads.get(name, set()) for name in code.co_names))
             while more - reached:
                 reached, more = reached | more, set().union(*(reads.get(name, set()) for name in more))
             explorers.append(reached)
