@@ -31,10 +31,10 @@ NOTEBOOKS += ("04_attack_success", "05_keeping_robustness", "06_accuracy_robustn
 # The presets and what their verdicts speak of; None where they are too small to judge anything. Here, so that who only
 # reads results knows them without the seconds that importing torch takes.
 PRESETS = {"smoke": None, "glyphs": "mechanism", "glyphs-full": "mechanism"}
-PRESETS |= {"cifar-small": "small-scale", "cifar": "small-scale", "imagenet": "published networks"}
+PRESETS |= {"photos": "small-scale", "cifar": "small-scale", "imagenet": "published networks"}
 PUBLISHED = "published"  # in place of a preset: what others published, which nothing here computes
 SCOPES = PRESETS | {PUBLISHED: "published results"}
-DRAWN, _REAL = ("smoke", "glyphs", "glyphs-full"), ("cifar-small", "cifar")  # of the glyph world, of photographs
+DRAWN, _REAL = ("smoke", "glyphs", "glyphs-full"), ("photos", "cifar")  # of the glyph world, of photographs
 
 TUNING = range(100, 200)  # seeds that learning rates and worlds were chosen on; no verdict rests on them
 CONFIRMATION = range(200, 300)  # seeds that are computed only for a registered protocol, ten for each version
@@ -43,9 +43,9 @@ STUDIES = {
     "transfer": ("01", (*DRAWN, *_REAL, "imagenet")),
     "shape_bias": ("02", DRAWN),
     "cue_conflict": ("02", _REAL),
-    "influence": ("03", (*DRAWN, "cifar-small")),
+    "influence": ("03", (*DRAWN, "photos")),
     "attack_success": ("04", (*DRAWN, *_REAL)),
-    "retention": ("05", DRAWN),
+    "retention": ("05", (*DRAWN, "photos")),
     "tradeoff": ("06", DRAWN),
     "new_test_set": ("06", _REAL),
 }

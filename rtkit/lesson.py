@@ -1,7 +1,8 @@
 """Notebooks as data: where they are, what their cells are for, and executing those that a study needs without Jupyter.
 
 Cells are tagged: `parameters`, `plumbing` (imports), `grid` (what is compared), `run` (the cells are computed),
-`effect` (what is read off the frame and judged), `interactive`. Figures, sentences and cards have no tag.
+`effect` (what is read off the frame and judged), `photos-grid` and `photos-effect` (the same of photographs, registered
+apart), `interactive`. Figures, sentences and cards have no tag.
 """
 
 import ast
@@ -14,8 +15,8 @@ import rtkit
 from rtkit import definitions, store
 
 NOTEBOOKS = store.ROOT / "notebooks"
-GRID = ("parameters", "plumbing", "grid")
-STUDY = (*GRID, "run", "effect")
+GRID = ("parameters", "plumbing", "grid", "photos-grid")
+STUDY = (*GRID, "run", "effect", "photos-effect")
 
 
 def paths() -> list[Path]:
@@ -69,3 +70,11 @@ def reading(number: str) -> str:
     words = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
     used = sorted(names[word] for word in words & set(names) if names[word][0] in ("rtkit.frames", "rtkit.judge"))
     return definitions.digest(*trees) + "".join(definitions.code_of(*one) for one in used if one[1])
+
+
+def photographs(number: str) -> str:
+    """A hash of the syntax of the cells by which a notebook compares and judges photographs, beside `reading`."""
+    code = [(marks, source) for kind, marks, source in cells(path(number)) if kind == "code"]
+    return definitions.digest(
+        *(ast.parse(source) for marks, source in code if marks & {"photos-grid", "photos-effect"})
+    )

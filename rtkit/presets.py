@@ -53,7 +53,7 @@ PRESETS = (
     Preset("smoke", (0,), architecture="small-8", n_source=200, n_source_test=60, source_steps=6, steps=3),
     Preset("glyphs", tuple(range(200, 210))),
     Preset("glyphs-full", (0, 1, 2)),
-    Preset("cifar-small", (0, 1, 2), world=Pictures("cifar100"), **_SMALL),
+    Preset("photos", tuple(range(200, 210)), world=Pictures("cifar100"), **_SMALL),
     Preset("cifar", (0, 1, 2), "resnet18-cifar", world=Pictures("cifar100", pool=6400), **_LARGE),
     Preset("imagenet", (0, 1, 2), "resnet18", steps=320, world=Pictures("", 224)),  # source networks come trained
 )
@@ -97,6 +97,8 @@ def get(name: str) -> Preset:
     Raises:
         ValueError: there is none; the message lists those that exist.
     """
+    if name == "cifar-small":
+        raise ValueError("the preset 'cifar-small' is now 'photos'; its own frames lie in results/explored/cifar-small")
     if name not in PRESETS:
         raise ValueError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]

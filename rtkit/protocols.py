@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rtkit import CONFIRMATION, STUDIES, TUNING, claims, lesson, store
+from rtkit import CONFIRMATION, DRAWN, STUDIES, TUNING, claims, lesson, store
 from rtkit.definitions import code, code_of
 
 
@@ -90,6 +90,14 @@ def status(frame: pd.DataFrame) -> str:
     return "confirmatory"
 
 
+def since(study: str, preset: str) -> dict[str, tuple[str, str]]:
+    """What has changed since the protocol of a study at a preset was registered: the hashes then and now, by name."""
+    found = current(study, preset) or {}
+    now = {"computing": code_of(f"rtkit.measure.{study}", "rows"), "reading": reading(study)}
+    now |= {"photographs": lesson.photographs(STUDIES[study][0])} if preset not in DRAWN else {}
+    return {name: (found.get(name), value) for name, value in now.items() if found.get(name) != value}
+
+
 def register(rows: Callable, cells: Callable, preset: str, core_hours: float) -> dict:
     """Write a protocol: fix what a study compares and how it will be judged, before the seeds that judge are computed.
 
@@ -103,15 +111,18 @@ def register(rows: Callable, cells: Callable, preset: str, core_hours: float) ->
 
     study = experiment.study_of(rows)
     before, todo = versions(study), list(cells(presets.get(preset), TUNING[0], ()))
-    first = CONFIRMATION[0] + 10 * len(before)
-    facts = {"version": len(before) + 1, "date": time.strftime("%Y-%m-%d"), "preset": preset}
+    version = 1 + sum(one["preset"] == preset for one in before)
+    first = CONFIRMATION[0] + 10 * (version - 1)
+    facts = {"version": version, "date": time.strftime("%Y-%m-%d"), "preset": preset}
     facts |= {"seeds": list(range(first, first + 10)), "looks": 1, "format": compute.kind(), "cells": len(todo)}
     facts |= {"core_hours": core_hours}
     facts |= {"grid": store.key([store.to_json(cell).replace(str(TUNING[0]), "SEED") for cell in todo], "")}
     facts |= {"computing": code(rows), "reading": reading(study), "claims": judged(study)}
-    facts["hash"] = store.key({name: facts[name] for name in ("grid", "computing", "reading", "seeds", "claims")}, "")
-    same = ("preset", "grid", "computing", "reading", "claims")
-    if any(all(one[name] == facts[name] for name in same) for one in before):
+    facts |= {"photographs": lesson.photographs(STUDIES[study][0])} if preset not in DRAWN else {}
+    kept = ("grid", "computing", "reading", "photographs", "seeds", "claims")
+    facts["hash"] = store.key({name: facts[name] for name in kept if name in facts}, "")
+    same = ("preset", "grid", "computing", "reading", "photographs", "claims")
+    if any(all(one.get(name) == facts.get(name) for name in same) for one in before):
         raise ValueError(f"this protocol of {study} is registered; what changes nothing needs no new version")
     text = json.dumps({"study": study, "versions": [*before, facts]}, indent=1) + "\n"
     store.write_atomically(path(study), text.encode())

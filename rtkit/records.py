@@ -14,7 +14,8 @@ from rtkit.claims import Verdict
 from rtkit.frames import Interval
 from rtkit.judge import Judge, rows_code
 
-REAL = "cifar-small"  # the preset of real images that the kit has results for
+REAL = "photos"  # the preset of real images that the kit has results for
+EXPLORED = "cifar-small"  # and what it was called before, when it was explored
 
 
 def path(study: str, preset: str, folder: Path | None = None) -> Path:
@@ -87,16 +88,21 @@ def worlds(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
 
     One is `found`, the run at hand; the other comes with the kit, and may be None for real images.
     """
-    study, preset = found.attrs["study"], found.attrs["preset"]
-    live = found.seed == found.attrs.get("live", -1)  # one replicate more is no part of the story
-    found = found[~live]
-    return (found, photographs(study)) if preset in DRAWN else (frame(study, "glyphs"), found)
+    return sides(found[found.seed != found.attrs.get("live", -1)])  # one replicate more is no part of the story
+
+
+def sides(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """`worlds`, with the replicate of a live run among the others."""
+    study = found.attrs["study"]
+    return (found, photographs(study)) if found.attrs["preset"] in DRAWN else (frame(study, "glyphs"), found)
 
 
 def photographs(study: str) -> pd.DataFrame | None:
     """The kit's frame of real images, or what was explored of them earlier, on which no verdict rests."""
     found = frame(study, REAL)
-    return frame(study, REAL, store.RESULTS / "explored") if found is None else found
+    if found is None and (found := frame(study, EXPLORED, store.RESULTS / "explored")) is not None:
+        found.attrs["preset"] = REAL  # as the preset is called now
+    return found
 
 
 def publish(judge: Judge, folder: Path | None = None) -> None:

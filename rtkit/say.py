@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from IPython.display import Markdown
 
-from rtkit import DRAWN, PUBLISHED, claims, records
+from rtkit import DRAWN, PUBLISHED, claims, labels, records
 from rtkit.claims import Verdict
 from rtkit.frames import Interval, Missing, OutOfRange
 from rtkit.judge import Judge
@@ -118,10 +119,12 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
         above = min(part.most - part.margin for part in verdict.parts)
         rows["but"] = f"one of {len(verdict.parts)} parts must lie below by a wider interval; it ends {above:.2g} above"
     if judge.preset in DRAWN:
-        kept = records.load(claim.study, records.REAL, "kit") or records.load(claim.study, records.REAL, "explored")
-        other = kept.verdicts.get(name) if kept else None
-        if other and other.effect is not None:
-            rows["photographs"] = f"{effect(other)} ({word(other) if kept.origin == 'kit' else EXPLORED})"
+        kept = records.load(claim.study, records.REAL, "kit") or records.load(claim.study, records.EXPLORED, "explored")
+        for key, other in kept.verdicts.items() if kept else ():
+            target, asked = of_target(key) if kept.origin == "kit" else ("", key)
+            if asked == name and other.effect is not None:
+                said = word(other) if kept.origin == "kit" else EXPLORED
+                rows[", ".join(filter(None, ("photographs", target)))] = f"{effect(other)} ({said})"
     if beside:
         rows["beside"] = beside
     theirs = records.load(claim.study, PUBLISHED, "kit")
@@ -144,3 +147,51 @@ def answer(said, found: str | Callable[[], str]) -> Markdown:
     """What the reader guessed beside what came out."""
     shown = text(found)
     return Markdown(f"*You said: {said}.* {shown if shown == NOT_RUN else f'It is **{shown}**.'}")
+
+
+def on_target(name: str, target: str) -> str:
+    """What a claim is called where photographs judge it: "NFD-C2@MNIST, a fifth of the odds", by target or kind."""
+    claim, _, regime = name.partition("@")
+    return f"{claim}@{', '.join(filter(None, (labels.name(target), regime)))}"
+
+
+def of_target(name: str) -> tuple[str, str]:
+    """The target of `on_target`, and the claim without it."""
+    claim, _, regime = name.partition("@")
+    target, _, rest = regime.partition(", ")
+    return target, "@".join(filter(None, (claim, rest)))
+
+
+def verdicts(columns: Mapping[str, Mapping[str, Verdict]]) -> Markdown:
+    """Verdicts side by side: a row for each claim, a column for each world, target or source."""
+    rows = []
+    for name in dict.fromkeys(name for one in columns.values() for name in one):
+        found = [one.get(name) for one in columns.values()]
+        rows.append(f"| **{name}** {claims.get(name).statement} | {' | '.join(map(_brief, found))} |")
+    return Markdown("\n".join([f"| claim | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|", *rows]))
+
+
+def _brief(verdict: Verdict | None) -> str:
+    """The word of a verdict, and the number of the part that decided."""
+    if verdict is None:
+        return ""
+    said = word(replace(verdict, marks=()))
+    if verdict.effect is None or verdict.replicates < 2:
+        return said
+    found = Interval(verdict.effect, verdict.low, verdict.high, verdict.replicates)
+    return f"{said}: {number(found, claims.unit_of(verdict))}"
+
+
+def predicted(found: Mapping[str, Verdict], expected: Mapping[str, str]) -> Markdown:
+    """What was expected of claims before their seeds were computed, beside what came; how often both are the same."""
+    rows, hits, judged = [], 0, 0
+    for name, before in expected.items():
+        verdict = found.get(name)
+        if verdict is None:
+            continue
+        came = word(replace(verdict, marks=()))
+        judged += verdict.verdict != "not_judged"
+        hits += before == verdict.verdict
+        rows.append(f"| {name} | {before} | {came if before != verdict.verdict else f'**{came}**'} |")
+    head = f"{hits} of {judged} predictions came true." if judged else "No prediction can be told yet."
+    return Markdown("\n".join([head, "", "| claim | expected | came |", "|---|---|---|", *rows]))
