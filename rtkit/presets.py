@@ -53,7 +53,7 @@ PRESETS = (
     Preset("smoke", (0,), architecture="small-8", n_source=200, n_source_test=60, source_steps=6, steps=3),
     Preset("glyphs", tuple(range(200, 210))),
     Preset("glyphs-full", (0, 1, 2)),
-    Preset("photos", tuple(range(200, 210)), world=Pictures("cifar100"), **_SMALL),
+    Preset("photos", tuple(range(200, 210)), world=Pictures("cifar100", test=10000), **_SMALL),
     Preset("cifar", (0, 1, 2), "resnet18-cifar", world=Pictures("cifar100", pool=6400), **_LARGE),
     Preset("imagenet", (0, 1, 2), "resnet18", steps=320, world=Pictures("", 224)),  # source networks come trained
 )
