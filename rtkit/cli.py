@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     study("--judge", action="store_true", help="judge the frame that comes with the kit anew, beside it")
     text = "write the protocol of its next ten seeds, at so many core-hours (docs/protocols.md)"
     study("--register", type=float, metavar="HOURS", help=text)
+    study("--replicates", type=int, default=10, choices=range(5, 11), metavar="N", help="of that protocol, 5 to 10")
     for one in (run, study):
         one("--cluster", metavar="ADDRESS", help="a Dask scheduler whose workers compute (docs/clusters.md)")
     add("list", "list notebooks with their parameters, studies and presets", _list)
@@ -132,7 +133,9 @@ def _study(arguments: argparse.Namespace, preset: str) -> None:
         space = lesson.execute(path, values, lesson.GRID if tune or register else lesson.STUDY)
         if register:
             study = next(name for name in known if preset in known[name])
-            facts = _module("protocols").register(_module(f"measure.{study}").rows, space["cells"], preset, register)
+            facts = _module("protocols").register(
+                _module(f"measure.{study}").rows, space["cells"], preset, register, arguments.replicates
+            )
             seeds, cost = f"{facts['seeds'][0]} to {facts['seeds'][-1]}", f"{facts['core_hours']} core-hours in all"
             return print(f"{study}, version {facts['version']}: seeds {seeds}, {facts['cells']} cells each, {cost}")
         if tune:

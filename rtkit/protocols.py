@@ -98,11 +98,11 @@ def since(study: str, preset: str) -> dict[str, tuple[str, str]]:
     return {name: (found.get(name), value) for name, value in now.items() if found.get(name) != value}
 
 
-def register(rows: Callable, cells: Callable, preset: str, core_hours: float) -> dict:
+def register(rows: Callable, cells: Callable, preset: str, core_hours: float, replicates: int = 10) -> dict:
     """Write a protocol: fix what a study compares and how it will be judged, before the seeds that judge are computed.
 
     Args:
-        core_hours: what the ten will cost, as measured on a tuning seed.
+        core_hours: what they will cost, as measured on a tuning seed; replicates: how many, ten at most.
 
     Raises:
         ValueError: this very protocol is registered.
@@ -114,7 +114,7 @@ def register(rows: Callable, cells: Callable, preset: str, core_hours: float) ->
     version = 1 + sum(one["preset"] == preset for one in before)
     first = CONFIRMATION[0] + 10 * (version - 1)
     facts = {"version": version, "date": time.strftime("%Y-%m-%d"), "preset": preset}
-    facts |= {"seeds": list(range(first, first + 10)), "looks": 1, "format": compute.kind(), "cells": len(todo)}
+    facts |= {"seeds": list(range(first, first + replicates)), "looks": 1, "format": compute.kind(), "cells": len(todo)}
     facts |= {"core_hours": core_hours}
     facts |= {"grid": store.key([store.to_json(cell).replace(str(TUNING[0]), "SEED") for cell in todo], "")}
     facts |= {"computing": code(rows), "reading": reading(study), "claims": judged(study)}
