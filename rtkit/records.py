@@ -88,13 +88,18 @@ def worlds(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
 
     One is `found`, the run at hand; the other comes with the kit, and may be None for real images.
     """
-    return sides(found[found.seed != found.attrs.get("live", -1)])  # one replicate more is no part of the story
+    study, preset = found.attrs["study"], found.attrs["preset"]
+    found = found[found.seed != found.attrs.get("live", -1)]  # one replicate more is no part of the story
+    return (found, photographs(study)) if preset in DRAWN else (frame(study, "glyphs"), found)
 
 
 def sides(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """`worlds`, with the replicate of a live run among the others."""
+    """The frame that a notebook judges by itself, the run at hand or at the preset of photographs letters', and theirs.
+
+    The run stands on its own side with all its replicates; the other side comes with the kit.
+    """
     study = found.attrs["study"]
-    return (found, photographs(study)) if found.attrs["preset"] in DRAWN else (frame(study, "glyphs"), found)
+    return (frame(study, "glyphs"), found) if found.attrs["preset"] == REAL else (found, photographs(study))
 
 
 def photographs(study: str) -> pd.DataFrame | None:

@@ -121,7 +121,7 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
     if judge.preset in DRAWN:
         kept = records.load(claim.study, records.REAL, "kit") or records.load(claim.study, records.EXPLORED, "explored")
         for key, other in kept.verdicts.items() if kept else ():
-            target, asked = of_target(key) if kept.origin == "kit" else ("", key)
+            target, asked = _place(key) if kept.origin == "kit" else ("", key)
             if asked == name and other.effect is not None:
                 said = word(other) if kept.origin == "kit" else EXPLORED
                 rows[", ".join(filter(None, ("photographs", target)))] = f"{effect(other)} ({said})"
@@ -155,20 +155,11 @@ def on_target(name: str, target: str) -> str:
     return f"{claim}@{', '.join(filter(None, (labels.name(target), regime)))}"
 
 
-def of_target(name: str) -> tuple[str, str]:
-    """The target of `on_target`, and the claim without it."""
+def _place(name: str) -> tuple[str, str]:
+    """The target or kind of `on_target`, and the claim without it."""
     claim, _, regime = name.partition("@")
     target, _, rest = regime.partition(", ")
     return target, "@".join(filter(None, (claim, rest)))
-
-
-def verdicts(columns: Mapping[str, Mapping[str, Verdict]]) -> Markdown:
-    """Verdicts side by side: a row for each claim, a column for each world, target or source."""
-    rows = []
-    for name in dict.fromkeys(name for one in columns.values() for name in one):
-        found = [one.get(name) for one in columns.values()]
-        rows.append(f"| **{name}** {claims.get(name).statement} | {' | '.join(map(_brief, found))} |")
-    return Markdown("\n".join([f"| claim | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|", *rows]))
 
 
 def _brief(verdict: Verdict | None) -> str:
@@ -182,16 +173,30 @@ def _brief(verdict: Verdict | None) -> str:
     return f"{said}: {number(found, claims.unit_of(verdict))}"
 
 
-def predicted(found: Mapping[str, Verdict], expected: Mapping[str, str]) -> Markdown:
-    """What was expected of claims before their seeds were computed, beside what came; how often both are the same."""
-    rows, hits, judged = [], 0, 0
-    for name, before in expected.items():
-        verdict = found.get(name)
-        if verdict is None:
-            continue
-        came = word(replace(verdict, marks=()))
-        judged += verdict.verdict != "not_judged"
-        hits += before == verdict.verdict
-        rows.append(f"| {name} | {before} | {came if before != verdict.verdict else f'**{came}**'} |")
-    head = f"{hits} of {judged} predictions came true." if judged else "No prediction can be told yet."
-    return Markdown("\n".join([head, "", "| claim | expected | came |", "|---|---|---|", *rows]))
+def photographs(judge: Judge, real: Judge | None, expected: Mapping[str, str] | None = None) -> Markdown:
+    """What photographs say: checks, verdicts by target or kind beside those of letters, and what had been expected.
+
+    Args:
+        judge: of letters; real: of photographs, its claims called as `on_target` does; None where there are none.
+        expected: by claim the word that was registered as expected of every target, or of one as `on_target` says.
+    """
+    if real is None:
+        return Markdown(NOT_RUN)
+    columns = {"letters": judge.verdicts}
+    for key, verdict in real.verdicts.items():
+        place, name = _place(key)
+        columns.setdefault(place, {})[name] = verdict
+    asked = dict.fromkeys(name for place, one in columns.items() if place != "letters" for name in one)
+    rows = [f"| claim | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    for name in asked:
+        found = " | ".join(_brief(one.get(name)) for one in columns.values())
+        rows.append(f"| **{name}** {claims.get(name).statement} | {found} |")
+    told = []
+    for key, verdict in real.verdicts.items():
+        before = (expected or {}).get(key, (expected or {}).get(_place(key)[1]))
+        if before and verdict.verdict != "not_judged":
+            told.append((key, before, verdict.verdict))
+    wrong = [f"{key} {before}, came {came}" for key, before, came in told if before != came]
+    hits = f"Of {len(told)} words that were expected beforehand {len(told) - len(wrong)} came. " if told else ""
+    missed = f"Expected otherwise: {'; '.join(wrong)}." if wrong else ""
+    return Markdown("\n".join([checks(real).data, "", *rows, "", hits + missed]))

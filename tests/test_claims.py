@@ -185,7 +185,7 @@ def test_cards_say_the_scope_and_turn_with_the_numbers():
     smoke("U-C1", effect)
     assert "NOT JUDGED: SMOKE" in say.card(smoke, "U-C1").data
     assert smoke.interval("U-C1").effect == 5
-    real = judged(5, 6, 5.5, 5, 6, preset="cifar-small")
+    real = judged(5, 6, 5.5, 5, 6, preset="photos")
     assert say.word(real("U-C1", effect)).startswith("supported (exploratory")
 
 

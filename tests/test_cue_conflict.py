@@ -22,7 +22,7 @@ from rtkit.measure.cue_conflict import ALL, Stimuli
 from rtkit.presets import Preset
 from rtkit.sources import Source
 
-PRESET = Preset("cifar-small", (0, 1), "small-8", 40, 20, 2, 0.1, world=Pictures("cifar100"))
+PRESET = Preset("photos", (0, 1), "small-8", 40, 20, 2, 0.1, world=Pictures("cifar100"))
 
 
 def photographs(root, classes=("cat", "dog", "deer")) -> None:
@@ -64,14 +64,14 @@ def quick(monkeypatch):
 @pytest.fixture
 def root(root, monkeypatch, quick):
     """A folder for data, a preset that trains two steps, and no further process."""
-    monkeypatch.setitem(presets.PRESETS, "cifar-small", PRESET)
+    monkeypatch.setitem(presets.PRESETS, "photos", PRESET)
     monkeypatch.setattr(experiment, "workers", lambda: 1)
     measure.stimuli.cache_clear()
     yield root
     measure.stimuli.cache_clear()
 
 
-def run(preset: str = "cifar-small") -> pd.DataFrame:
+def run(preset: str = "photos") -> pd.DataFrame:
     cells = lesson.execute(lesson.path("02"), tags=lesson.GRID)["stimuli_cells"]
     return experiment.run(measure.rows, cells, preset, run="mine")
 
@@ -185,16 +185,16 @@ def test_stimuli_that_do_not_fit_are_refused_or_told(root):
 def test_from_a_folder_to_a_page(root, monkeypatch):
     photographs(root)
     conflicts(root)
-    page = read("02", {"shape_bias": letters_frame(0.2)}, preset="cifar-small", run="mine")
+    page = read("02", {"shape_bias": letters_frame(0.2)}, preset="photos", run="mine")
     assert "A stimulus of each shape" in page
     assert "robust accuracy, robust minus standard" in page
-    record = records.load("cue_conflict", "cifar-small")
+    record = records.load("cue_conflict", "photos")
     assert record.verdicts == {}
     assert record.computed_by_this
     assert records.load("shape_bias", "glyphs") is None  # read, and not run
 
     frame = run()
-    kept = store.load_frame(records.path("cue_conflict", "cifar-small").with_suffix(".csv.gz"))
+    kept = store.load_frame(records.path("cue_conflict", "photos").with_suffix(".csv.gz"))
     pd.testing.assert_frame_equal(kept[frame.columns], frame, check_dtype=False)
     assert set(frame.source) == {"standard", "noise", "robust"}
     assert set(frame[frame.source != "standard"].source_eps) == {Pictures.eps}
@@ -239,9 +239,9 @@ def test_what_is_missing_is_named(root):
 
 def test_the_command_line_refuses_in_a_line(root, capsys):
     for name, preset, words in (
-        ("cue_conflict", "glyphs", "cue_conflict does not run at the preset 'glyphs', only at cifar-small, cifar"),
-        ("cue_conflict", "cifar-small", "`rtkit data get cifar10`"),
-        ("02", "cifar-small", "`rtkit data get cifar10`"),  # by number: the study of this notebook that runs there
+        ("cue_conflict", "glyphs", "cue_conflict does not run at the preset 'glyphs', only at photos, cifar"),
+        ("cue_conflict", "photos", "`rtkit data get cifar10`"),
+        ("02", "photos", "`rtkit data get cifar10`"),  # by number: the study of this notebook that runs there
         ("02", "imagenet", "02 does not run at the preset 'imagenet'"),
     ):
         with pytest.raises(SystemExit) as stopped:
@@ -249,7 +249,7 @@ def test_the_command_line_refuses_in_a_line(root, capsys):
         assert stopped.value.code == 2
         assert words in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        cli.main(["study", "cue_conflict", "--tune", "--preset", "cifar-small"])
+        cli.main(["study", "cue_conflict", "--tune", "--preset", "photos"])
     assert "cue_conflict has nothing to tune" in capsys.readouterr().err
 
 
@@ -277,13 +277,13 @@ def made_up(lead: float) -> pd.DataFrame:
             add("self_check_warnings", 0.0, "source")
             add("collapsed", 0.0, "source")
     frame = pd.DataFrame(rows)
-    frame.attrs = {"study": "cue_conflict", "preset": "cifar-small", "run": "kit"}
+    frame.attrs = {"study": "cue_conflict", "preset": "photos", "run": "kit"}
     return frame
 
 
 @pytest.mark.parametrize(("lead", "word"), [(-0.2, "**to the texture**"), (0.008, "**not clearly**")])
 def test_the_page_flips_with_the_frame(lead, word, quick):
-    page = read("02", {"cue_conflict": made_up(lead), "shape_bias": letters_frame(0.2)}, preset="cifar-small")
+    page = read("02", {"cue_conflict": made_up(lead), "shape_bias": letters_frame(0.2)}, preset="photos")
     (told,) = [line for line in page.splitlines() if line.startswith("Adversarial training")]
     assert word in told
     assert f"{125 * lead:+.1f} points [" in told
@@ -316,7 +316,7 @@ def test_an_interval_over_networks_and_stimuli():
 
 
 def checked(frame: pd.DataFrame) -> dict:
-    return study("02", {"cue_conflict": frame, "shape_bias": letters_frame(0.2)}, preset="cifar-small")
+    return study("02", {"cue_conflict": frame, "shape_bias": letters_frame(0.2)}, preset="photos")
 
 
 def test_checks_and_no_verdict():

@@ -97,11 +97,13 @@ def test_what_takes_long_is_not_computed_unasked(grid, computed):
 
 
 def test_a_study_that_does_not_run_at_a_preset_shows_the_kit_s(grid):
-    assert experiment.run(retention.rows, grid["cells"], "cifar-small").attrs["preset"] == "glyphs"
+    assert experiment.run(retention.rows, grid["cells"], "cifar").attrs["preset"] == "glyphs"
 
 
 def test_knobs_are_refused_where_the_study_does_not_run(grid):
-    with pytest.raises(ValueError, match=r"lambda_ cannot change.*retention runs at smoke, glyphs, glyphs-full"):
+    with pytest.raises(
+        ValueError, match=r"lambda_ cannot change.*retention runs at smoke, glyphs, glyphs-full, photos"
+    ):
         experiment.run(retention.rows, grid["cells"], "cifar", changed={"lambda_": (0.3,)})
 
 

@@ -13,7 +13,7 @@ from rtkit.measure import new_test_set
 from rtkit.measure.new_test_set import HALVES, NEW, OLD, PARTS
 from rtkit.presets import Preset
 
-PRESET = Preset("cifar-small", (0, 1), "small-8", 40, 20, 8, 0.1, world=Pictures("cifar100"))
+PRESET = Preset("photos", (0, 1), "small-8", 40, 20, 8, 0.1, world=Pictures("cifar100"))
 NAMES = np.array(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
 JITTER = (-0.01, 0.0, 0.01)
 
@@ -50,7 +50,7 @@ def write(root, x=None, y=None, **more) -> None:
 @pytest.fixture
 def root(root, monkeypatch):
     """A folder for data, a preset that trains eight steps, and no further process."""
-    monkeypatch.setitem(presets.PRESETS, "cifar-small", PRESET)
+    monkeypatch.setitem(presets.PRESETS, "photos", PRESET)
     monkeypatch.setattr(experiment, "workers", lambda: 1)
     new_test_set._digest_of.cache_clear()
     return root
@@ -62,7 +62,7 @@ def space() -> dict:
     return study("06")
 
 
-def run(space: dict, preset: str = "cifar-small", only=()) -> pd.DataFrame | None:
+def run(space: dict, preset: str = "photos", only=()) -> pd.DataFrame | None:
     def cells(*args):
         return [cell for cell in space["new_cells"](*args) if not only or cell.network in only]
 
@@ -123,7 +123,7 @@ def test_images_of_another_size_are_resized(root):
 def test_the_command_line_refuses_in_a_line(root, capsys):
     photographs(root)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["study", "new_test_set", "--preset", "cifar-small"])
+        cli.main(["study", "new_test_set", "--preset", "photos"])
     assert stopped.value.code == 2
     assert "cifar10_1.npz is missing" in capsys.readouterr().err
 
@@ -138,7 +138,7 @@ def test_what_lies_beside_the_data_sets_is_not_listed(root):
 
 
 def test_networks_are_those_of_the_cue_conflict_study_and_more(space):
-    preset, eps = presets.get("cifar-small"), Pictures.eps
+    preset, eps = presets.get("photos"), Pictures.eps
     found = [cell.source for cell in space["new_cells"](preset, 1, ())]
     stimuli = lesson.execute(lesson.path("02"), {}, lesson.GRID)["stimuli_cells"](preset, 1, ())
     assert set(found[:3]) == {cell.source for cell in stimuli}
@@ -168,11 +168,11 @@ def test_from_a_file_to_a_record(root, space, monkeypatch):
     assert whole[NEW][1, "standard"] == pytest.approx(new)
 
     records.publish(judged(space, frame))
-    record = records.load("new_test_set", "cifar-small")
+    record = records.load("new_test_set", "photos")
     assert set(record.verdicts) == {"C101-T1", "C101-T2", "C101-T3"}
     assert record.verdicts["C101-T1"].reason == "not_run: 2 of 3 replicates"
     assert record.computed_by_this
-    kept = records.frame("new_test_set", "cifar-small", None)
+    kept = records.frame("new_test_set", "photos", None)
     assert judged(space, kept).controls == judged(space, frame).controls
 
     # A second run reads; other new images ask the networks again, without training them.
@@ -206,7 +206,7 @@ def rows(seed: int, name: str, kind: str, old, new) -> list[dict]:
 
 def framed(rows) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
-    frame.attrs = {"study": "new_test_set", "preset": "cifar-small", "run": "mine"}
+    frame.attrs = {"study": "new_test_set", "preset": "photos", "run": "mine"}
     return frame
 
 
@@ -318,7 +318,7 @@ def test_one_replicate_and_what_lacks(space):
     assert {verdict.reason for verdict in judged(space, old).verdicts.values()} == {"not_run"}
     with pytest.raises(KeyError):
         judged(space, framed(frame.rename(columns={"images": "pictures"})))
-    assert space["anew"] is None or space["anew"].attrs["preset"] == "cifar-small"
+    assert space["anew"] is None or space["anew"].attrs["preset"] == "photos"
 
 
 def simulated(space: dict, rng: np.random.Generator, harder: float) -> pd.DataFrame:

@@ -111,10 +111,10 @@ def test_a_readers_own_data_set_enters_no_verdict_and_no_control(number):
 def test_the_command_line_says_in_a_line_which_data_set_is_missing(tmp_path):
     command = [sys.executable, "-c", "import sys; from rtkit.cli import main; sys.exit(main(sys.argv[1:]))", "study"]
     environment = {"RTKIT_DATA": str(tmp_path), "RTKIT_RUNS": str(tmp_path / "runs"), "PYTHONPATH": str(store.ROOT)}
-    command += ["03", "--preset", "cifar-small"]
+    command += ["03", "--preset", "photos"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.strip().startswith("rtkit: no data set is called 'mnist'")
+    assert done.stderr.strip().startswith("rtkit: no data set is called 'cifar10'")
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -183,11 +183,6 @@ def test_the_gpu_workflow_fetches_what_its_presets_need():
     assert any("rtkit run --preset" in step for step in steps)
 
 
-# Computed before BatchNorm statistics gave no short batch the say of a full one (120 images in batches of 50 have one);
-# its verdicts say so until it is computed anew.
-OTHER_CODE = [("attack_success", "cifar-small")]
-
-
 @pytest.mark.parametrize("number", [f"{number:02}" for number in range(1, 7)])
 def test_the_records_of_the_kit_were_made_by_this_code(number):
     """The committed frames, judged again by the notebook as it is, give the committed verdicts; the hashes agree."""
@@ -200,7 +195,7 @@ def test_the_records_of_the_kit_were_made_by_this_code(number):
         assert judge.verdicts == record.verdicts
         assert [one.name for one in judge.controls] == [one["name"] for one in record.controls]
         assert record.read_by_this, f"rtkit study {record.study} --preset {record.preset} --judge"
-        assert record.computed_by_this or (record.study, record.preset) in OTHER_CODE
+        assert record.computed_by_this
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")

@@ -319,7 +319,7 @@ def test_a_knob_changes_the_cells_that_it_should():
         ({"train_eps": [0]}, "train_eps must be numbers from 0.1 to 64"),
         ({"beta": "many"}, "beta must be numbers from 0.01 to 100"),
         ({"teacher_weight": -1.0}, "teacher_weight must be numbers from 0.001 to 1000"),
-        ({"beta": 1.0, "preset": "cifar-small"}, "one of real images; here it must be smoke, glyphs, glyphs-full"),
+        ({"beta": 1.0, "preset": "photos"}, "one of real images; here it must be smoke, glyphs, glyphs-full"),
     ],
 )
 def test_a_knob_that_does_not_fit_is_refused(knobs, valid):

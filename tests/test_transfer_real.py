@@ -23,6 +23,7 @@ OWN = "own = pick"  # the cell that draws data sets of one's own
 def real(lead: float, targets=THREE, **more) -> pd.DataFrame:
     """A frame of a world of real images in which the robust source leads by `lead` everywhere."""
     rows, world = [], {"texture_amplitude": math.nan, "shape_reliability": math.nan} | more
+    world |= {"architecture": presets.get("cifar").architecture} if "texture_amplitude" not in more else {}
     for seed, jitter in enumerate(JITTER):
         for source, plus in (("standard", 0.0), ("robust", lead + jitter)):
             radius = {"source_eps": EPS if source == "robust" else 0.0} | world
@@ -38,7 +39,7 @@ def real(lead: float, targets=THREE, **more) -> pd.DataFrame:
             rows.append(row(seed, "untrained", target, "fixed_feature", 0.3 + jitter, **world))
             other = {"source_seed": seed + 1000} | world
             rows.append(row(seed, "standard", target, "fixed_feature", 0.51 + 2 * jitter, **other))
-    return framed(rows, "cifar-small")
+    return framed(rows, "cifar")
 
 
 def test_data_sets_of_a_reader_leave_every_verdict_of_the_glyph_world_as_it_was():
@@ -82,19 +83,19 @@ def test_the_main_contrast_is_the_published_one_where_it_is_there(grid, radii, m
 
 @pytest.mark.parametrize(("lead", "word"), [(0.1, "ahead"), (-0.1, "behind")])
 def test_what_is_said_of_a_data_set_of_ones_own_follows_the_frame(lead, word):
-    both = framed(pd.concat([real(0.0), real(lead, ("mine",))]), "cifar-small")
-    space = study("01", {"transfer": both}, preset="cifar-small", targets=["mine"])
+    both = framed(pd.concat([real(0.0), real(lead, ("mine",))]), "cifar")
+    space = study("01", {"transfer": both}, preset="cifar", targets=["mine"])
     assert space["judge"].verdicts["U-C1"].verdict == "null"  # it enters no claim
     value(space, OWN)
     (said,) = space["said"]
     assert f"**mine**, fixed features: the robust source is **{word}**" in said
     assert f"{100 * lead:+.1f} points" in said
-    one = framed(both[both.seed == 0], "cifar-small")
-    space = study("01", {"transfer": one}, preset="cifar-small", targets=["mine"])
+    one = framed(both[both.seed == 0], "cifar")
+    space = study("01", {"transfer": one}, preset="cifar", targets=["mine"])
     value(space, OWN)
     assert "not clearly different" in space["said"][0]
     assert "(one replicate)" in space["said"][0]
-    space = study("01", {"transfer": both}, preset="cifar-small")
+    space = study("01", {"transfer": both}, preset="cifar")
     value(space, OWN)
     assert space["said"] == []
 
@@ -102,13 +103,13 @@ def test_what_is_said_of_a_data_set_of_ones_own_follows_the_frame(lead, word):
 def test_a_preset_without_its_data_says_how_to_get_them(grid, root):  # noqa: F811
     cells = grid["cells"]
     with pytest.raises(
-        ValueError, match=r"cifar-small needs one of the data sets mnist, fashion_mnist, cifar10 in .*get"
+        ValueError, match=r"cifar needs one of the data sets mnist, fashion_mnist, cifar10, kmnist, svhn in .*get"
     ):
-        list(cells(presets.get("cifar-small"), 0, ()))
+        list(cells(presets.get("cifar"), 0, ()))
     np.savez(root / "mnist.npz", **arrays(40, 8, 1, tuple("0123456789")))
-    assert {cell.target for cell in cells(presets.get("cifar-small"), 0, ())} == {"mnist", "source"}
+    assert {cell.target for cell in cells(presets.get("cifar"), 0, ())} == {"mnist", "source"}
     with pytest.raises(ValueError, match="no data set is called 'cifar100': `rtkit data get cifar100` downloads it"):
-        experiment.run(transfer.rows, cells, "cifar-small", run="mine")
+        experiment.run(transfer.rows, cells, "cifar", run="mine")
     with pytest.raises(ValueError, match="no data set is called 'absent'"):
         experiment.run(transfer.rows, cells, "smoke", targets=["absent"])
 
@@ -120,7 +121,7 @@ def test_rates_and_radii_of_real_images(grid, root):  # noqa: F811
     assert (rates["last_stage"], rates["scratch"], rates["fixed_feature"]) == (0.3, 0.3, 0.1)
     radii = {(cell.source.kind, cell.source.source_eps) for cell in cells}
     assert {("pgd_l2", 0.5), ("robust", 8 / 255), ("robust", EPS), ("noise", EPS)} <= radii
-    tried = {(cell.target, cell.seed) for _, cell in grid["tried"](presets.get("cifar-small"), 100)}
+    tried = {(cell.target, cell.seed) for _, cell in grid["tried"](presets.get("cifar"), 100)}
     assert tried == {("mnist", 100), ("cifar10", 100)}
 
 
@@ -153,7 +154,7 @@ def test_a_record_says_which_images_it_rests_on(root, tmp_path):
     for frame in (real(0.1, ("mnist",)), made_up(0.1)):
         frame.attrs["run"] = "mine"
         records.publish(judged(frame))
-    kept = json.loads(records.path("transfer", "cifar-small").read_text())
+    kept = json.loads(records.path("transfer", "cifar").read_text())
     assert set(kept["data"]) == {"mnist"}  # CIFAR-100 is not there to be told
     assert (kept["data"]["mnist"]["train"], kept["data"]["mnist"]["test"]) == (30, 30)
     assert "data" not in json.loads(records.path("transfer", "glyphs").read_text())
