@@ -71,6 +71,7 @@ def test_frames_have_the_columns_and_words_of_the_kits_own(name):
         "threat",
         "dataset",
         "layer",
+        "radius",
     } & set(found)
     assert not found.duplicated([*facts, *({"place"} & set(found))]).any()
     assert set(found.method) <= {"none", *labels.TABLES["methods"]}
@@ -85,6 +86,9 @@ def test_frames_have_the_columns_and_words_of_the_kits_own(name):
         assert radii.min()["l2"] >= 0.01
 
 
+ARKS = {"transfer_arks", "tradeoff_arks"}  # by scripts/arks.py, from networks in place of numbers
+
+
 def loaded(name: str):
     spec = importlib.util.spec_from_file_location(name, store.ROOT / "scripts" / f"{name}.py")
     script = importlib.util.module_from_spec(spec)
@@ -93,10 +97,10 @@ def loaded(name: str):
 
 
 @pytest.mark.skipif(not FILES, reason="RTKIT_PUBLISHED names no folder with the published files")
-@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"transfer_arks"}))
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - ARKS))
 def test_frames_made_anew_from_the_published_files_are_those(name):
     script = loaded("published")
-    assert {*script.FRAMES, "transfer_arks"} == set(SOURCES)
+    assert {*script.FRAMES, *ARKS} == set(SOURCES)
     assert all((Path(FILES) / file).is_file() for file in SOURCES[name]["files"])
     made = io.StringIO(script.FRAMES[name](Path(FILES)).to_csv(index=False))
     pd.testing.assert_frame_equal(pd.read_csv(made), frame(name))
@@ -122,6 +126,23 @@ def test_a_training_carried_anew_scores_what_the_table_says(monkeypatch):
     monkeypatch.setattr(script, "TARGETS", ("usps",))
     made = pd.DataFrame(script.rows(Path(FILES), "arks", 3)).set_index(["layer", "n_train"]).value
     assert made.to_dict() == found.set_index(["layer", "n_train"]).value.to_dict()
+
+
+def test_networks_under_attack_lose_more_as_the_radius_grows():
+    found = frame("tradeoff_arks").pivot_table("value", ["network", "seed", "radius"], "metric").reset_index()
+    assert found.groupby("network").seed.nunique().to_dict() == {"arks": 1, "erm": 3, "wrm": 1}
+    for _, one in found.groupby(["network", "seed"]):
+        direct = [one.clean_accuracy.max(), *one.sort_values("radius").robust_accuracy.dropna()]
+        assert (np.diff(direct) <= 0).all()
+        near = one[one.radius == 2].iloc[0]
+        assert near.robust_accuracy <= near.transferred_accuracy  # who holds the network itself does more harm
+
+
+@pytest.mark.skipif(not FILES, reason="RTKIT_PUBLISHED names no folder with the published files")
+def test_published_cifar_networks_are_read_as_they_are():
+    net = loaded("arks").ResNet20(Path(FILES), "wrm", 0)
+    assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert sum(one.numel() for one in net.buffers()) == 295_610
 
 
 # Utrera et al.: ten subsets of the target, one source network a radius ---------------------------------------------
