@@ -31,7 +31,12 @@ NOTEBOOKS += ("04_attack_success", "05_keeping_robustness", "06_accuracy_robustn
 # The presets and what their verdicts speak of; None where they are too small to judge anything. Here, so that who only
 # reads results knows them without the seconds that importing torch takes.
 PRESETS = {"smoke": None, "glyphs": "mechanism", "glyphs-full": "mechanism"}
-PRESETS |= {"photos": "small-scale", "cifar": "small-scale", "imagenet": "published networks"}
+PRESETS |= {
+    "photos": "small-scale",
+    "tiny-imagenet": "small-scale",
+    "cifar": "small-scale",
+    "imagenet": "published networks",
+}
 PUBLISHED = "published"  # in place of a preset: what others published, which nothing here computes
 SCOPES = PRESETS | {PUBLISHED: "published results"}
 DRAWN, _REAL = ("smoke", "glyphs", "glyphs-full"), ("photos", "cifar")  # of the glyph world, of photographs
@@ -40,7 +45,7 @@ TUNING = range(100, 200)  # seeds that learning rates and worlds were chosen on;
 CONFIRMATION = range(200, 300)  # seeds that are computed only for a registered protocol, ten for each version
 # Each study with the notebook that it stands in and the presets that it runs at.
 STUDIES = {
-    "transfer": ("01", (*DRAWN, *_REAL, "imagenet")),
+    "transfer": ("01", (*DRAWN, *_REAL, "tiny-imagenet", "imagenet")),
     "shape_bias": ("02", DRAWN),
     "cue_conflict": ("02", _REAL),
     "influence": ("03", (*DRAWN, "photos")),

@@ -48,12 +48,14 @@ class Preset:
 
 # 20 epochs, on two cores the better part of an hour for notebook 01; and 40 epochs, for one GPU.
 _SMALL = {"n_source": 15000, "n_source_test": 2000, "source_steps": 2340, "steps": 160}
+_TINY = Pictures("tiny_imagenet", test=10000)
 _LARGE = {"n_source": 20000, "n_source_test": 5000, "source_steps": 6250, "steps": 320}
 PRESETS = (
     Preset("smoke", (0,), architecture="small-8", n_source=200, n_source_test=60, source_steps=6, steps=3),
     Preset("glyphs", tuple(range(200, 210))),
     Preset("glyphs-full", (0, 1, 2)),
     Preset("photos", tuple(range(200, 210)), world=Pictures("cifar100", test=10000), **_SMALL),
+    Preset("tiny-imagenet", tuple(range(200, 205)), world=_TINY, **_SMALL | {"n_source": 50000}),
     Preset("cifar", (0, 1, 2), "resnet18-cifar", world=Pictures("cifar100", pool=6400), **_LARGE),
     Preset("imagenet", (0, 1, 2), "resnet18", steps=320, world=Pictures("", 224)),  # source networks come trained
 )

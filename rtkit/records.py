@@ -15,7 +15,8 @@ from rtkit.frames import Interval
 from rtkit.judge import Judge, rows_code
 
 REAL = "photos"  # the preset of real images that the kit has results for
-EXPLORED = "cifar-small"  # and what it was called before, when it was explored
+SECOND = "tiny-imagenet"  # the same with another source
+EXPLORED = "cifar-small"  # what the first was called before, when it was explored
 
 
 def path(study: str, preset: str, folder: Path | None = None) -> Path:
@@ -99,7 +100,8 @@ def sides(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     The run stands on its own side with all its replicates; the other side comes with the kit.
     """
     study = found.attrs["study"]
-    return (frame(study, "glyphs"), found) if found.attrs["preset"] == REAL else (found, photographs(study))
+    letters = found.attrs["preset"] not in (REAL, SECOND)
+    return (found, photographs(study)) if letters else (frame(study, "glyphs"), found)
 
 
 def photographs(study: str) -> pd.DataFrame | None:

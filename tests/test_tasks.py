@@ -227,6 +227,7 @@ def test_presets_of_real_images_say_what_they_need():
     worlds = {name: preset.world for name, preset in presets.PRESETS.items()}
     assert {name for name, world in worlds.items() if isinstance(world, Pictures)} == {
         "photos",
+        "tiny-imagenet",
         "cifar",
         "imagenet",
     }
