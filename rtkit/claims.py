@@ -165,7 +165,7 @@ def adjusted(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, str]]:
 def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], studies: Sequence[str]) -> list[Verdict]:
     """One verdict for every claim: those judged, and for the others the reason why there is none.
 
-    A claim that was judged in further regimes is followed by those verdicts.
+    A claim that was judged in further regimes is followed by those verdicts, or stands in these alone.
 
     Args:
         scope: the preset's; None where it is too small to judge anything.
@@ -177,8 +177,10 @@ def scorecard(preset: str, scope: str | None, judged: Mapping[str, Verdict], stu
         reason = "not_run" if scope else "smoke"
         reason = f"untestable_here: {claim.untestable}" if claim.untestable else reason
         reason = reason if claim.untestable or claim.study in studies else "no_experiment"
-        card.append(judged.get(claim.id) or unjudged(claim, preset, scope or "none", reason))
-        card += [found for name, found in judged.items() if name.startswith(f"{claim.id}@")]
+        regimes = [found for name, found in judged.items() if name.startswith(f"{claim.id}@")]
+        if claim.id in judged or not regimes:
+            card.append(judged.get(claim.id) or unjudged(claim, preset, scope or "none", reason))
+        card += regimes
     return card
 
 
