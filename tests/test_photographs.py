@@ -7,6 +7,8 @@ from lessons import read, study, swapped
 from test_data import arrays
 
 from rtkit import labels, lesson, presets, records, say, store
+from rtkit.data.pictures import Pictures
+from rtkit.presets import Preset
 
 PHOTOS = presets.get("photos")
 SEEDS = range(200, 210)
@@ -198,3 +200,34 @@ def test_the_page_says_what_came_beside_letters_and_beside_what_was_expected():
     assert space["judge"].preset == "glyphs"  # the sections tell of letters, whatever runs
     records.publish(space["real_judge"])
     assert say.photographs(space["judge"], None).data == say.NOT_RUN
+
+
+# a reader's own data set ---------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_of_many_small_classes_is_a_target_of_01_as_it_is(data, monkeypatch, tmp_path):
+    """From the file to the sentences, on sources that hardly learned anything."""
+    tiny = Preset("photos", (0,), "small-8", 40, 20, 2, 0.1, world=Pictures("cifar100", test=40))
+    monkeypatch.setitem(presets.PRESETS, "photos", tiny)
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
+    np.savez(data / "cifar100.npz", **arrays(60, 20))
+    np.savez(data / "mine.npz", **arrays(240, 16, 3, tuple(f"class {k}" for k in range(20))))
+    (data / "mnist.npz").unlink()
+    np.savez(data / "mnist.npz", **arrays(60, 20, 1))
+    page = read("01", preset="photos", run="mine", seeds=[0], targets=["mine"])
+    assert "**mine** has 16 pixels: on section 10's ladder it stands at 2.0 times." in page
+    assert "**mine**, fixed features: the robust source" in page
+    record = records.load("transfer", "photos")
+    assert record is not None
+    assert not [name for name in record.verdicts if "mine" in name]
+
+
+def test_a_data_set_of_a_reader_meets_every_student_of_04(data):
+    for name in ("kmnist", "fashion_mnist"):
+        np.savez(data / f"{name}.npz", **arrays(400, 20, 1, tuple("0123456789")))
+    np.savez(data / "mine.npz", **arrays(60, 20))
+    mine = [cell for cell in grid_04["cells"](PHOTOS, 100, ("mine",)) if cell.target == "mine"]
+    assert {cell.student.name for cell in mine} == {"source", *grid_04["STUDENTS"]}
+    sizes = {cell.student.n_train for cell in mine} - {0}
+    assert sizes == {cell.attacker.n_train for cell in mine}
+    assert max(sizes) * 2 <= 60
