@@ -6,7 +6,7 @@ import pytest
 from lessons import read, study, swapped
 from test_data import arrays
 
-from rtkit import labels, lesson, presets, records, say, store
+from rtkit import experiment, labels, lesson, presets, records, say, store
 from rtkit.data.pictures import Pictures
 from rtkit.presets import Preset
 
@@ -210,7 +210,8 @@ def test_a_data_set_of_many_small_classes_is_a_target_of_01_as_it_is(data, monke
     tiny = Preset("photos", (0,), "small-8", 40, 20, 2, 0.1, world=Pictures("cifar100", test=40))
     monkeypatch.setitem(presets.PRESETS, "photos", tiny)
     monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
-    np.savez(data / "cifar100.npz", **arrays(60, 20))
+    monkeypatch.setattr(experiment, "workers", lambda: 1)
+    np.savez(data / "cifar100.npz", **arrays(100, 20))
     np.savez(data / "mine.npz", **arrays(240, 16, 3, tuple(f"class {k}" for k in range(20))))
     (data / "mnist.npz").unlink()
     np.savez(data / "mnist.npz", **arrays(60, 20, 1))
