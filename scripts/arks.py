@@ -133,11 +133,10 @@ if __name__ == "__main__":
     words = parser.parse_args()
     torch.set_num_threads(1)
     if words.attacked:
-        frame = pd.DataFrame(attacked(words.folder)).assign(study="tradeoff", method="none")
-        frame = frame.assign(source_eps=frame.source.map({"standard": 0.0}), n_train=0, source_seed=0, step=0)
-        store.save_frame(frame, words.out / "tradeoff_arks.csv.gz")
+        frame = pd.DataFrame(attacked(words.folder)).assign(study="tradeoff", method="none", n_train=0)
+        frame = frame.assign(source_eps=frame.source.map({"standard": 0.0}))
     else:
         found = [row for number in range(10) for kind in KINDS for row in rows(words.folder, kind, number)]
-        frame = pd.DataFrame(found).assign(study="transfer", source_eps=np.nan, source_seed=0, step=0)
-        frame = frame.assign(texture_amplitude=np.nan, shape_reliability=np.nan)
-        store.save_frame(frame, words.out / "transfer_arks.csv.gz")
+        frame = pd.DataFrame(found).assign(study="transfer", source_eps=np.nan)
+    frame = frame.assign(source_seed=0, step=0, texture_amplitude=np.nan, shape_reliability=np.nan)
+    store.save_frame(frame, words.out / f"{frame.study[0]}_arks.csv.gz")
