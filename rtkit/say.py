@@ -170,7 +170,9 @@ def _brief(verdict: Verdict | None) -> str:
     if verdict.effect is None or verdict.replicates < 2:
         return said
     found = Interval(verdict.effect, verdict.low, verdict.high, verdict.replicates)
-    return f"{said}: {number(found, claims.unit_of(verdict))}"
+    margin = next((part.margin for part in verdict.parts if part.effect == verdict.effect), 0)
+    bar = f", must lie above {margin:.3g}" if margin else ""
+    return f"{said}: {number(found, claims.unit_of(verdict))}{bar}"
 
 
 def photographs(judge: Judge, real: Judge | None, expected: Mapping[str, str] | None = None) -> Markdown:
