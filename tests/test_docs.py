@@ -105,7 +105,7 @@ def test_the_readme_tells_the_numbers_of_the_records():
     assert told("LwF-C2", "adds {effect} points") in line["05"]
     photographed = records.load("retention", records.REAL, "kit").verdicts["LwF-C2@CIFAR-10, adapting"]
     assert photographed.verdict == "supported"
-    assert "on photographs as well" in line["05"]
+    assert "on photographs too" in line["05"]
     assert told("VFD-C2", "by {effect} points ({word})") in line["06"]
     judged = {name: one["verdict"] for name, one in kept.items() if one["verdict"] != "not_judged"}
     claimed = len({name.partition("@")[0] for name in judged})
