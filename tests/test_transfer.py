@@ -389,8 +389,8 @@ def test_the_page_turns_round_with_the_arms(quick):
     guesses = {"own task": 1, "lead": 2, "more pictures": "growing", "no texture": 4}
     said = {lead: read("01", {"transfer": made_up(lead)}, guess=guesses) for lead in (0.10, -0.10)}
     ahead, behind = "is **ahead** of the standard source: +8.0 points", "is **behind** the standard source: -8.0 points"
-    assert said[0.10].count(ahead) == 2  # what was found, and section 4
-    assert said[-0.10].count(behind) == 2
+    assert said[0.10].count(ahead) == 1  # section 4
+    assert said[-0.10].count(behind) == 1
     assert ahead not in said[-0.10]
     for claim in ("U-C1", "U-C2", "U-C3", "U-C5", "S-C2", "S-C5"):
         assert re.search(rf"\*\*{claim}\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD", said[-0.10]), claim
