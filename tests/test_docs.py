@@ -98,7 +98,8 @@ def test_the_readme_tells_the_numbers_of_the_records():
     assert f"lead by {kept['U-C1']['effect']:.1f} points" in text
     assert told("S-C9", "{effect} points behind ({word})") in line["02"]
     assert (kept["INF-K1"]["verdict"], kept["U-C8"]["verdict"]) == ("contradicted", "inconclusive")
-    assert "less well (opposite seen)" in line["03"]
+    assert "less well (opposite seen); on photographs a little better" in line["03"]
+    assert records.load("influence", records.REAL, "kit").verdicts["INF-K1@CIFAR-10"].verdict == "supported"
     assert kept["NFD-C4@authors' budget"]["verdict"] == "supported"
     assert "42 % for none (seen)" in line["04"]
     assert kept["LwF-C2"]["verdict"] == "contradicted"
