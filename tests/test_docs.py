@@ -113,6 +113,14 @@ def test_the_readme_tells_the_numbers_of_the_records():
     counted = ", ".join(f"{list(judged.values()).count(key)} {word}" for key, word in WORDS.items())
     assert f"judges {claimed}," in line["07"]
     assert counted in line["07"]
+    both, same = 0, 0
+    for one in (one for name in (records.REAL, records.SECOND) for one in records.scorecard(name)):
+        name, _, regime = one.claim.partition("@")
+        rest = regime.partition(", ")[2]
+        letters = judged.get(f"{name}@{rest}" if rest else name)
+        if {letters, one.verdict} <= {"supported", "contradicted"}:
+            both, same = both + 1, same + (letters == one.verdict)
+    assert f"Of {both} words clear here and on photographs {same} agree" in line["07"]
 
 
 def test_the_readme_tells_the_numbers_of_the_frames():
