@@ -95,9 +95,10 @@ def worlds(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
 
 
 def sides(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """The frame that a notebook judges by itself, the run at hand or at the preset of photographs letters', and theirs.
+    """The frame that the sections of a notebook tell of and judge, and that of photographs.
 
-    The run stands on its own side with all its replicates; the other side comes with the kit.
+    At a preset of photographs the run at hand is theirs, and that of letters comes with the kit; else it is the first,
+    and photographs come with the kit (None where it has none). A replicate of a live run stays in it.
     """
     study = found.attrs["study"]
     letters = found.attrs["preset"] not in (REAL, SECOND)
