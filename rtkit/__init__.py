@@ -31,15 +31,12 @@ NOTEBOOKS += ("04_attack_success", "05_keeping_robustness", "06_accuracy_robustn
 # The presets and what their verdicts speak of; None where they are too small to judge anything. Here, so that who only
 # reads results knows them without the seconds that importing torch takes.
 PRESETS = {"smoke": None, "glyphs": "mechanism", "glyphs-full": "mechanism"}
-PRESETS |= {
-    "photos": "small-scale",
-    "tiny-imagenet": "small-scale",
-    "cifar": "small-scale",
-    "imagenet": "published networks",
-}
+PRESETS |= dict.fromkeys(("photos", "tiny-imagenet", "cifar"), "small-scale") | {"imagenet": "published networks"}
 PUBLISHED = "published"  # in place of a preset: what others published, which nothing here computes
 SCOPES = PRESETS | {PUBLISHED: "published results"}
 DRAWN, _REAL = ("smoke", "glyphs", "glyphs-full"), ("photos", "cifar")  # of the glyph world, of photographs
+
+RENAMED = {"cifar-small": "'cifar-small' is now the preset 'photos'; its frames lie in results/explored/cifar-small"}
 
 TUNING = range(100, 200)  # seeds that learning rates and worlds were chosen on; no verdict rests on them
 CONFIRMATION = range(200, 300)  # seeds that are computed only for a registered protocol, ten for each version

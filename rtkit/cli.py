@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from rtkit import PRESETS, PUBLISHED, STUDIES
+from rtkit import PRESETS, PUBLISHED, RENAMED, STUDIES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,7 +93,7 @@ def _preset(arguments: argparse.Namespace) -> str:
     found += [arguments.preset] if getattr(arguments, "preset", None) else []
     preset = found[0] if found else "glyphs"
     if preset not in PRESETS:
-        raise runner.UsageError(runner.nearest("preset", preset, PRESETS))
+        raise runner.UsageError(RENAMED.get(preset) or runner.nearest("preset", preset, PRESETS))
     if getattr(arguments, "cluster", None):
         os.environ["RTKIT_CLUSTER"] = arguments.cluster  # notebooks look there
         try:

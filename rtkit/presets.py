@@ -99,8 +99,7 @@ def get(name: str) -> Preset:
     Raises:
         ValueError: there is none; the message lists those that exist.
     """
-    if name == "cifar-small":
-        raise ValueError("the preset 'cifar-small' is now 'photos'; its own frames lie in results/explored/cifar-small")
     if name not in PRESETS:
-        raise ValueError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+        unknown = f"no preset is called {name!r}; there are {', '.join(PRESETS)}"
+        raise ValueError(rtkit.RENAMED.get(name, unknown))
     return PRESETS[name]

@@ -4,6 +4,7 @@ import tomllib
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -47,8 +48,7 @@ def summary(cells: Iterable[dict]) -> Made:
 def upgraded(made: Iterable[dict]) -> list[str]:
     """With which other versions than those at hand some cells were computed, of what draws images and does sums."""
     here = store.versions()
-    names = ("torch", "numpy", "pillow")
-    return sorted({f"{name} {one[name]} (here {here[name]})" for one in made for name in names
+    return sorted({f"{name} {one[name]} (here {here[name]})" for one in made for name in ("torch", "numpy", "pillow")
                    if one[name] != here[name]})  # fmt: skip
 
 
@@ -60,6 +60,14 @@ def frame(study: str, preset: str, folder: Path | None = store.RESULTS) -> pd.Da
     found, run = store.load_frame(where), "kit" if folder == store.RESULTS else "mine"
     made = Made(store.load_record(path(study, preset, folder))["made"])
     found.attrs = {"study": study, "preset": preset, "run": run, "changed": {}, "made": made}
+    return _as_registered(found)
+
+
+def _as_registered(found: pd.DataFrame) -> pd.DataFrame:
+    """A frame, marked as changed where cells of its notebook judge photographs otherwise than was registered."""
+    study, preset = found.attrs["study"], found.attrs["preset"]
+    if protocols.current(study, preset) and "photographs" in protocols.since(study, preset):
+        found.attrs["changed"] = found.attrs["changed"] | {"the judging of photographs": ()}
     return found
 
 
@@ -102,7 +110,7 @@ def sides(found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """
     study = found.attrs["study"]
     letters = found.attrs["preset"] not in (REAL, SECOND)
-    return (found, photographs(study)) if letters else (frame(study, "glyphs"), found)
+    return (found, photographs(study)) if letters else (frame(study, "glyphs"), _as_registered(found))
 
 
 def photographs(study: str) -> pd.DataFrame | None:
@@ -119,7 +127,7 @@ def publish(judge: Judge, folder: Path | None = None) -> None:
     What the kit's own run says stays where it is, and a run with changed knobs or a live replicate is no record.
     """
     facts = judge.frame.attrs
-    if folder is None and (facts["run"] == "kit" or facts.get("changed") or "live" in facts):
+    if folder is None and (facts["run"] == "kit" or any(facts.get("changed", {}).values()) or "live" in facts):
         return
     study, preset, found = judge.study, judge.preset, judge.frame
     where = path(study, preset, folder)
@@ -212,8 +220,8 @@ def load(study: str, preset: str, origin: str = "yours") -> Record | None:
 
 def every() -> list[Record]:
     """All records there are, the kit's before the reader's own."""
-    found = [load(study, preset, origin) for origin in ("kit", "yours") for preset in SCOPES for study in STUDIES]
-    return [record for record in found if record]
+    where = product(("kit", "yours"), SCOPES, STUDIES)
+    return [found for origin, preset, study in where if (found := load(study, preset, origin))]
 
 
 def scorecard(preset: str) -> list[Verdict]:

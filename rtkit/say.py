@@ -12,7 +12,6 @@ from rtkit.frames import Interval, Missing, OutOfRange
 from rtkit.judge import Judge
 
 NOT_RUN = "*Not run at this preset.*"
-EXPLORED = "explored, with few replicates and under earlier rules: no verdict"
 _SAID = ("supported", "contradicted", "null", "inconclusive")
 _WORDS = {
     "mechanism": ("seen in this world", "opposite seen in this world", "no difference in this world", "cannot tell"),
@@ -119,12 +118,12 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
         above = min(part.most - part.margin for part in verdict.parts)
         rows["but"] = f"one of {len(verdict.parts)} parts must lie below by a wider interval; it ends {above:.2g} above"
     if judge.preset in DRAWN:
-        kept = records.load(claim.study, records.REAL, "kit") or records.load(claim.study, records.EXPLORED, "explored")
-        for key, other in kept.verdicts.items() if kept else ():
-            target, asked = _place(key) if kept.origin == "kit" else ("", key)
-            if asked == name and other.effect is not None:
-                said = word(other) if kept.origin == "kit" else EXPLORED
-                rows[", ".join(filter(None, ("photographs", target)))] = f"{effect(other)} ({said})"
+        for preset, label in ((records.REAL, "photographs"), (records.SECOND, "photographs, from Tiny-ImageNet")):
+            kept = records.load(claim.study, preset, "kit")
+            for key, other in kept.verdicts.items() if kept else ():
+                target, asked = _place(key)
+                if asked == name and other.effect is not None:
+                    rows[f"{label}, {target}"] = f"{effect(other)}; {word(other)}"
     if beside:
         rows["beside"] = beside
     theirs = records.load(claim.study, PUBLISHED, "kit")

@@ -1,12 +1,14 @@
 """Photographs in 01, 03, 04 and 05: what is compared, and verdicts that may fall either way, on made-up frames."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from lessons import read, study, swapped
 from test_data import arrays
 
-from rtkit import experiment, labels, lesson, presets, records, say, store
+from rtkit import cli, experiment, labels, lesson, presets, protocols, records, say, store
 from rtkit.data.pictures import Pictures
 from rtkit.presets import Preset
 
@@ -36,9 +38,13 @@ def data(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_old_name_says_where_to_go():
-    with pytest.raises(ValueError, match=r"the preset 'cifar-small' is now 'photos'.*results/explored/cifar-small"):
+def test_the_old_name_says_where_to_go(capsys):
+    told = r"'cifar-small' is now the preset 'photos'.*results/explored/cifar-small"
+    with pytest.raises(ValueError, match=told):
         presets.get("cifar-small")
+    with pytest.raises(SystemExit):
+        cli.main(["scorecard", "--preset", "cifar-small"])
+    assert re.search(told, capsys.readouterr().err)
 
 
 # 04 -----------------------------------------------------------------------------------------------------------------
@@ -200,6 +206,17 @@ def test_the_page_says_what_came_beside_letters_and_beside_what_was_expected():
     assert space["judge"].preset == "glyphs"  # the sections tell of letters, whatever runs
     records.publish(space["real_judge"])
     assert say.photographs(space["judge"], None).data == say.NOT_RUN
+
+
+@pytest.mark.parametrize("preset", ["photos", "glyphs"])
+def test_photographs_judged_otherwise_than_registered_only_explore(preset, monkeypatch):
+    def word():
+        kept = records.frame("retention", preset)
+        return protocols.status(records.sides(kept)[preset == "photos"])
+
+    assert word() == "confirmatory"
+    monkeypatch.setattr(lesson, "photographs", lambda number: "another way")
+    assert word() == ("confirmatory" if preset == "glyphs" else "exploratory: the judging of photographs changed")
 
 
 # a reader's own data set ---------------------------------------------------------------------------------------------
