@@ -82,8 +82,11 @@ def test_the_readme_tells_the_numbers_of_the_records():
     for path in (store.RESULTS / "glyphs").glob("*.json"):
         kept |= json.loads(path.read_text())["verdicts"]
     line, text = answers(), " ".join(README.read_text().split())
-    explored = json.loads((store.RESULTS / "explored" / "cifar-small" / "transfer.json").read_text())["verdicts"]
-    assert f"did not lead: −{-explored['U-C1']['effect']:.1f} points (explored" in text
+    ladder = records.load("transfer", records.REAL, "kit").verdicts
+    ahead, behind = ladder["U-C1@dissimilar"], ladder["U-C1@alike"]
+    assert (ahead.verdict, behind.verdict) == ("supported", "contradicted")
+    assert f"ahead by {ahead.effect:.1f} points" in text
+    assert f"behind by {-behind.effect:.1f}" in text
 
     def told(claim, words):
         """A number as words have it, and the verdict's own word; or how far the registered replicates got."""
@@ -121,6 +124,21 @@ def test_the_readme_tells_the_numbers_of_the_records():
         if {letters, one.verdict} <= {"supported", "contradicted"}:
             both, same = both + 1, same + (letters == one.verdict)
     assert f"Of {both} words clear here and on photographs {same} agree" in line["07"]
+
+
+def test_what_01_and_the_teachers_say_of_photographs():
+    """About two points ahead on digits and Japanese letters, four behind on CIFAR-10 and Caltech-101, level at 8 px."""
+    rows = pick(records.frame("transfer", records.REAL), metric="clean_accuracy", source=("standard", "robust"))
+    rows = pick(rows, method=("probe", "last_stage"), source_eps=(0.0, 2 / 255))
+    rows = rows[rows.source_seed == rows.seed]
+    by = rows.pivot_table(index=["method", "target"], columns="source", values="value")
+    lead = (100 * (by.robust - by.standard)).unstack("method")
+    assert 1.5 <= lead.loc[["mnist", "kmnist", "usps"]].mean().mean() <= 2.5
+    assert lead.loc[["cifar10", "caltech101"]].stack().between(-5, -3).all()
+    assert lead.loc["fashion_mnist"].abs().max() <= 1
+    assert lead.filter(regex="_8$", axis=0).abs().max().max() <= 2
+    assert "about two points ahead on digits" in lesson.path("01").read_text(encoding="utf-8")
+    assert "led by about two points" in (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_tells_the_numbers_of_the_frames():
