@@ -202,7 +202,7 @@ def top_classes(chances, classes: Sequence[str], label: int, ax: Axes | None = N
 def verdict_colour(text: str) -> str:
     """The style of a table's cell that begins with a verdict: its colour, pale. For `DataFrame.style.map`."""
     words = {"seen": "supported", "opposite": "contradicted", "no": "null", "cannot": "inconclusive"}
-    first = text.partition(" ")[0]
+    first = text.partition(" ")[0].rstrip(":")
     colour, _ = VERDICTS.get(words.get(first, first), (None, None))
     return f"background-color: {colour}40" if colour else "color: #666666"
 

@@ -8,7 +8,7 @@ import pytest
 from lessons import read, study, swapped
 from test_data import arrays
 
-from rtkit import cli, experiment, labels, lesson, presets, protocols, records, say, store
+from rtkit import cli, experiment, labels, lesson, plots, presets, protocols, records, say, store
 from rtkit.data.pictures import Pictures
 from rtkit.presets import Preset
 
@@ -206,6 +206,14 @@ def test_the_page_says_what_came_beside_letters_and_beside_what_was_expected():
     assert space["judge"].preset == "glyphs"  # the sections tell of letters, whatever runs
     records.publish(space["real_judge"])
     assert say.photographs(space["judge"], None).data == say.NOT_RUN
+
+
+def test_the_scorecard_shows_where_letters_and_photographs_differ():
+    assert re.search(
+        r"Of \d+ that are clear in both worlds \d+ have the same direction; those that do not:", read("07")
+    )
+    words = ("supported", "supported: +1.0 points", "seen in this world: +1.0 points")
+    assert len({plots.verdict_colour(word) for word in words}) == 1
 
 
 @pytest.mark.parametrize("preset", ["photos", "glyphs"])
