@@ -7,6 +7,7 @@ from unittest import mock
 
 import pandas as pd
 from IPython.display import Markdown
+from pandas.io.formats.style import Styler
 
 from rtkit import experiment, lesson, plots, records
 
@@ -50,8 +51,13 @@ def read(number: str, frames: dict[str, pd.DataFrame] | None = None, skip=("inte
     """All that a notebook prints, says and shows in words, its cells executed in order in this process."""
     said, space = [], {"__name__": "notebook"}
 
+    def text(shown):
+        return (
+            shown.data if isinstance(shown, Markdown) else shown.to_html() if isinstance(shown, Styler) else repr(shown)
+        )
+
     def show(*shown, **_):
-        said.extend(one.data if isinstance(one, Markdown) else repr(one) for one in shown)
+        said.extend(map(text, shown))
 
     with given(frames or {}), mock.patch.object(plots, "display", show):
         for kind, tags, source in lesson.cells(lesson.path(number)):

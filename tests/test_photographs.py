@@ -209,7 +209,9 @@ def test_the_page_says_what_came_beside_letters_and_beside_what_was_expected():
 
 
 def test_the_scorecard_shows_where_letters_and_photographs_differ():
-    assert re.search(r"Of \d+ that are clear in both worlds \d+ have the same direction; those", read("07"))
+    page = read("07")
+    assert re.search(r"Of \d+ that are clear in both worlds \d+ have the same direction; those that do not:", page)
+    assert re.search(r">U-C1@alike<", page)  # seen on letters, contradicted where the target is like the source
     words = ("supported", "supported: +1.0 points", "seen in this world: +1.0 points")
     assert len({plots.verdict_colour(word) for word in words}) == 1
 
