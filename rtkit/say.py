@@ -43,9 +43,8 @@ def number(found: Interval, unit: str = "points", sign: bool = True) -> str:
         digits = 2 if fine or 0 < abs(value) < 0.05 else 1  # no "-0.0": which side of zero it is decides a verdict
         return f"{value:{'+' if sign else ''}.{digits}f}"
 
-    if math.isinf(found.low):
-        return f"{shown(found.effect)} {unit} (one replicate)"
-    return f"{shown(found.effect)} {unit} [{shown(found.low)}, {shown(found.high)}]"
+    over = "(one replicate)" if math.isinf(found.low) else f"[{shown(found.low)}, {shown(found.high)}]"
+    return " ".join(filter(None, (shown(found.effect), unit, over)))
 
 
 def which(found: Interval, above: str, below: str, between: str, margin: float = 0.0) -> str:
@@ -161,17 +160,19 @@ def _place(name: str) -> tuple[str, str]:
     return target, "@".join(filter(None, (claim, rest)))
 
 
-def _brief(verdict: Verdict | None) -> str:
-    """The word of a verdict, and the number of the part that decided."""
+def brief(verdict: Verdict | None) -> str:
+    """The word of a verdict, and the part that decided: its number, and what it must lie above, or lies within."""
     if verdict is None:
         return ""
     said = word(replace(verdict, marks=()))
     if verdict.effect is None or verdict.replicates < 2:
         return said
-    found = Interval(verdict.effect, verdict.low, verdict.high, verdict.replicates)
-    margin = next((part.margin for part in verdict.parts if part.effect == verdict.effect), 0)
-    bar = f", must lie above {margin:.3g}" if margin else ""
-    return f"{said}: {number(found, claims.unit_of(verdict))}{bar}"
+    part = next((part for part in verdict.parts if part.effect == verdict.effect), None)
+    bar = f", must lie above {part.margin:.3g}" if part and part.margin else ""
+    bar = f", within ±{claims.get(verdict.claim).bound:.3g}" if verdict.verdict == "null" else bar
+    unit = claims.unit_of(verdict)
+    name = part.name.partition(", in ")[0] if part and len(verdict.parts) > 1 else unit
+    return f"{said}: {number(records.interval(verdict), unit)}{bar}{f' ({name})' if name != unit else ''}"
 
 
 def photographs(judge: Judge, real: Judge | None, expected: Mapping[str, str] | None = None) -> Markdown:
@@ -190,7 +191,7 @@ def photographs(judge: Judge, real: Judge | None, expected: Mapping[str, str] | 
     asked = dict.fromkeys(name for place, one in columns.items() if place != "letters" for name in one)
     rows = [f"| claim | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for name in asked:
-        found = " | ".join(_brief(one.get(name)) for one in columns.values())
+        found = " | ".join(brief(one.get(name)) for one in columns.values())
         rows.append(f"| **{name}** {claims.get(name).statement} | {found} |")
     told = []
     for key, verdict in real.verdicts.items():

@@ -210,7 +210,7 @@ def test_the_page_says_what_came_beside_letters_and_beside_what_was_expected():
 
 def test_the_scorecard_shows_where_letters_and_photographs_differ():
     page = read("07")
-    assert re.search(r"Of \d+ that are clear in both worlds \d+ have the same direction; those that do not:", page)
+    assert re.search(r"the same way point \d+ of \d+ in 01, .* and \d+ of \d+ in 05. The others:", page)
     assert re.search(r">U-C1@alike<", page)  # seen on letters, contradicted where the target is like the source
     words = ("supported", "supported: +1.0 points", "seen in this world: +1.0 points")
     assert len({plots.verdict_colour(word) for word in words}) == 1
