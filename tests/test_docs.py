@@ -132,18 +132,23 @@ def test_the_readme_tells_the_numbers_of_the_records():
 
 
 def test_what_01_and_the_teachers_say_of_photographs():
-    """About two points ahead on digits and Japanese letters, four behind on CIFAR-10 and Caltech-101, level at 8 px."""
+    """The robust source: 1 point ahead on digits, 4 on Japanese letters, 5 and 4 behind on CIFAR-10 and Caltech-101."""
     rows = pick(records.frame("transfer", records.REAL), metric="clean_accuracy", source=("standard", "robust"))
     rows = pick(rows, method=("probe", "last_stage"), source_eps=(0.0, 2 / 255))
     rows = rows[rows.source_seed == rows.seed]
     by = rows.pivot_table(index=["method", "target"], columns="source", values="value")
     lead = (100 * (by.robust - by.standard)).unstack("method")
-    assert 1.5 <= lead.loc[["mnist", "kmnist", "usps"]].mean().mean() <= 2.5
-    assert lead.loc[["cifar10", "caltech101"]].stack().between(-5, -3).all()
-    assert lead.loc["fashion_mnist"].abs().max() <= 1
+    last = lead.last_stage.drop("source", errors="ignore")
+    digits = round(last[["mnist", "usps"]].mean())
+    assert [digits, *last[["kmnist", "caltech101", "cifar10"]].round()] == [1, 4, -4, -5]
+    assert abs(last["fashion_mnist"]) < 0.5
+
     assert lead.filter(regex="_8$", axis=0).abs().max().max() <= 2
-    assert "about two points ahead on digits" in lesson.path("01").read_text(encoding="utf-8")
-    assert "led by about two points" in (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
+    told = "ahead by 1 point on digits and by 4 on Japanese letters, behind by 4 on Caltech-101 and by 5 on CIFAR-10"
+    assert told in lesson.path("01").read_text(encoding="utf-8")
+    assert "on Japanese ones it led by 4 points, on digits by 1" in (ROOT / "docs" / "teachers.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_readme_tells_the_numbers_of_the_frames():
