@@ -142,7 +142,6 @@ def test_what_01_and_the_teachers_say_of_photographs():
     digits = round(last[["mnist", "usps"]].mean())
     assert [digits, *last[["kmnist", "caltech101", "cifar10"]].round()] == [1, 4, -4, -5]
     assert abs(last["fashion_mnist"]) < 0.5
-
     assert lead.filter(regex="_8$", axis=0).abs().max().max() <= 2
     told = "ahead by 1 point on digits and by 4 on Japanese letters, behind by 4 on Caltech-101 and by 5 on CIFAR-10"
     assert told in lesson.path("01").read_text(encoding="utf-8")
