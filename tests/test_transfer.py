@@ -328,7 +328,7 @@ def test_the_lead_may_shrink_in_points_and_grow_in_log_odds():
         space = study("01", {"transfer": found})
         space["main"] = space["core"](found)
         value(space, "curve =")
-        assert f"The lead in points **{word}** (fewest minus most: {number}  [" in space["said"][0]
+        assert f"The lead in points **{word}** (fewest minus most: {number} [" in space["said"][0]
         odds = "**grows** (fewest minus most: -" if near else "**shrinks** (fewest minus most: +"
         assert f"The lead in log odds {odds}" in space["said"][0]
 
@@ -395,7 +395,7 @@ def test_the_page_turns_round_with_the_arms(quick):
     for claim in ("U-C1", "U-C2", "U-C3", "U-C5", "S-C2", "S-C5"):
         assert re.search(rf"\*\*{claim}\*\* .* \*\*OPPOSITE SEEN IN THIS WORLD", said[-0.10]), claim
         assert re.search(rf"\[{claim}\]\(#{claim}\) .* \*\*opposite seen in this world", said[-0.10]), claim
-    assert "he lead in points **grows** (fewest minus most: -8.0  [" in said[-0.10]
+    assert "he lead in points **grows** (fewest minus most: -8.0 [" in said[-0.10]
     assert "*You said: growing.* It is **growing in points, " in said[-0.10]
     assert "*You said: growing.* It is **shrinking in points, " in said[0.10]
     assert "Not yet: put lead" in said[0.10]

@@ -17,7 +17,7 @@ from rtkit.labels import PHOTOS
 from rtkit.measure import transfer
 
 EPS, THREE = Pictures.eps, PHOTOS[:3]
-OWN = "own = ("  # the cell that draws data sets of one's own
+OWN = "at_photos ="  # the cell that draws data sets of one's own
 
 
 def real(lead: float, targets=THREE, **more) -> pd.DataFrame:
