@@ -137,9 +137,14 @@ def unjudged(claim: Claim, preset: str, scope: str, reason: str) -> Verdict:
     return Verdict(*facts, None, None, None, 0, claim.unit, claim.paper_effect)
 
 
+def deciding(verdict: Verdict) -> Part | None:
+    """The part that decided a verdict: the one whose effect is the verdict's; None where there are no parts."""
+    return next((part for part in verdict.parts if part.effect == verdict.effect), None)
+
+
 def unit_of(verdict: Verdict, part: Part | None = None) -> str:
     """The unit of a part, by default of the one that decided: its own, by which it may be called, or the claim's."""
-    part = part or next((one for one in verdict.parts if one.effect == verdict.effect), None)
+    part = part or deciding(verdict)
     name, _, own = part.name.partition(", in ") if part else ("", "", "")
     return own or (name if name in ("points", "log odds") else verdict.unit)
 

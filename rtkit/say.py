@@ -120,7 +120,7 @@ def card(judge: Judge, name: str, beside: str = "") -> Markdown:
         for preset, label in ((records.REAL, "photographs"), (records.SECOND, "photographs, from Tiny-ImageNet")):
             kept = records.load(claim.study, preset, "kit")
             for key, other in kept.verdicts.items() if kept else ():
-                target, asked = _place(key)
+                target, asked = split_target(key)
                 if asked == name and other.effect is not None:
                     rows[f"{label}, {target}"] = f"{effect(other)}; {word(other)}"
     if beside:
@@ -153,7 +153,7 @@ def on_target(name: str, target: str) -> str:
     return f"{claim}@{', '.join(filter(None, (labels.name(target), regime)))}"
 
 
-def _place(name: str) -> tuple[str, str]:
+def split_target(name: str) -> tuple[str, str]:
     """The target or kind of `on_target`, and the claim without it."""
     claim, _, regime = name.partition("@")
     target, _, rest = regime.partition(", ")
@@ -167,7 +167,7 @@ def brief(verdict: Verdict | None) -> str:
     said = word(replace(verdict, marks=()))
     if verdict.effect is None or verdict.replicates < 2:
         return said
-    part = next((part for part in verdict.parts if part.effect == verdict.effect), None)
+    part = claims.deciding(verdict)
     bar = f", must lie above {part.margin:.3g}" if part and part.margin else ""
     bar = f", within ±{claims.get(verdict.claim).bound:.3g}" if verdict.verdict == "null" else bar
     unit = claims.unit_of(verdict)
@@ -186,7 +186,7 @@ def photographs(judge: Judge, real: Judge | None, expected: Mapping[str, str] | 
         return Markdown(NOT_RUN)
     columns = {"letters": judge.verdicts}
     for key, verdict in real.verdicts.items():
-        place, name = _place(key)
+        place, name = split_target(key)
         columns.setdefault(place, {})[name] = verdict
     asked = dict.fromkeys(name for place, one in columns.items() if place != "letters" for name in one)
     rows = [f"| claim | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
@@ -195,7 +195,7 @@ def photographs(judge: Judge, real: Judge | None, expected: Mapping[str, str] | 
         rows.append(f"| **{name}** {claims.get(name).statement} | {found} |")
     told = []
     for key, verdict in real.verdicts.items():
-        before = (expected or {}).get(key, (expected or {}).get(_place(key)[1]))
+        before = (expected or {}).get(key, (expected or {}).get(split_target(key)[1]))
         if before and verdict.verdict != "not_judged":
             told.append((key, before, verdict.verdict))
     wrong = [f"{key} {before}, came {came}" for key, before, came in told if before != came]

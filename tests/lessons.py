@@ -52,9 +52,9 @@ def read(number: str, frames: dict[str, pd.DataFrame] | None = None, skip=("inte
     said, space = [], {"__name__": "notebook"}
 
     def text(shown):
-        return (
-            shown.data if isinstance(shown, Markdown) else shown.to_html() if isinstance(shown, Styler) else repr(shown)
-        )
+        if isinstance(shown, Markdown):
+            return shown.data
+        return shown.to_html() if isinstance(shown, Styler) else repr(shown)
 
     def show(*shown, **_):
         said.extend(map(text, shown))
